@@ -1,0 +1,162 @@
+"""The method's settings: frozen dataclasses, checked once at construction; every default is stated here only."""
+
+import dataclasses
+from typing import Literal
+
+from nextlong.errors import UserError
+
+
+def require(holds: bool, name: str, value: object, bound: str) -> None:
+    """Raise UserError naming the setting, its value and its bound unless `holds`."""
+    if not holds:
+        raise UserError(f"{name} is {value!r}, but it must be {bound}. Change it in the recipe or on the command line.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Chunking:
+    """How a document becomes chunks (Sec. 3.1.1)."""
+
+    granularity_chars: int = 2048
+    """Greatest size of a chunk in characters (Sec. 5.3, Fig. 6: 2,048 is best overall)."""
+    granularity_tokens: int | None = None
+    """Greatest size of a chunk in tokens of the recipe's tokenizer; None: measure in characters."""
+    long_paragraphs: Literal["split", "keep"] = "split"
+    """split: cut a paragraph above the granularity, lose nothing; keep: the published chunker, chunk for chunk."""
+
+    def __post_init__(self) -> None:
+        require(self.granularity_chars >= 1, "chunking.granularity_chars", self.granularity_chars, "at least 1")
+        tokens = self.granularity_tokens
+        require(tokens is None or tokens >= 8, "chunking.granularity_tokens", tokens, "at least 8, or null")
+        if tokens is not None and self.long_paragraphs == "keep":
+            raise UserError(
+                "chunking.long_paragraphs is 'keep', which counts characters as the published chunker does, but "
+                "chunking.granularity_tokens is set. Use 'split', or set granularity_tokens to null."
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Embedding:
+    """How a chunk becomes a vector (Sec. 3.1.2, Eq. 2)."""
+
+    model: str
+    """A folder with model.onnx (or onnx/model.onnx), tokenizer.json and config.json, or a hub id."""
+    file: str | None = None
+    """ONNX file inside the folder, e.g. onnx/model_fp16.onnx; None: model.onnx, then onnx/model.onnx."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: CUDA when a device and its libraries really load, else the CPU."""
+    max_tokens: int | None = None
+    """Longest input in the model's own tokens; what exceeds it is cut and counted. None: the model's limit."""
+    dimensions: int | None = None
+    """Matryoshka: keep this many leading numbers and normalise again. None: all."""
+    dtype: Literal["float16", "float32"] = "float16"
+    """Type of the stored vectors; float16 halves the 2.4 TB published for float32."""
+    pooling: Literal["mean", "cls"] | None = None
+    """Pooling of a token-level output; None: as the model's 1_Pooling/config.json says, else mean."""
+    prefix: str = ""
+    """Put before every chunk, for models trained with one (e.g. "passage: ")."""
+    task_id: int | None = None
+    """Value of the model's task_id input (jina-embeddings-v3: 1 retrieval.passage, 4 text-matching)."""
+    batch_tokens: int = 4096
+    """Padded tokens a model call; bounds the memory of activations."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.model), "embedding.model", self.model, "a model folder or hub id")
+        for name in ("max_tokens", "dimensions"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"embedding.{name}", value, "at least 1, or null")
+        require(self.batch_tokens >= 1, "embedding.batch_tokens", self.batch_tokens, "at least 1")
+        require(self.task_id is None or self.task_id >= 0, "embedding.task_id", self.task_id, "at least 0, or null")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Indexing:
+    """How vectors become a FAISS index (Sec. 3.1.2, Eq. 3)."""
+
+    factory: str = "auto"
+    """A FAISS factory string; auto: by the number of chunks (Flat; IVF,Flat; IVF,SQ8; IVF,PQ)."""
+    training_chunks: int = 262_144
+    """Most vectors the index is trained on, drawn evenly over the corpus."""
+    nprobe: int | None = None
+    """Inverted lists visited a query; None: the smallest power of two that reaches target_recall on a sample."""
+    target_recall: float = 0.95
+    """Recall that nprobe is chosen for."""
+    recall_queries: int = 256
+    """Chunks whose exact neighbours are computed to measure the recall of an index that is not Flat."""
+    recall_top_k: int = 32
+    """Neighbours a query in that measurement."""
+    max_shard_bytes: int = 8 * 2**30
+    """Greatest size of one index file; a larger index is written as several, each self-contained."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.factory), "index.factory", self.factory, "a FAISS factory string, or auto")
+        for name in ("training_chunks", "recall_queries", "recall_top_k", "max_shard_bytes"):
+            require(getattr(self, name) >= 1, f"index.{name}", getattr(self, name), "at least 1")
+        require(self.nprobe is None or self.nprobe >= 1, "index.nprobe", self.nprobe, "at least 1, or null")
+        require(0 < self.target_recall <= 1, "index.target_recall", self.target_recall, "above 0 and at most 1")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mining:
+    """Which neighbours may become hard negatives (Sec. 5.4, App. D.1)."""
+
+    num_candidates: int | Literal["auto"] = "auto"
+    """Candidates of other documents a meta-chunk; auto: max(512, 2 k), 512 as in Sec. 5.4."""
+    near_duplicate_similarity: float | None = 0.95
+    """A candidate at or above this similarity is a false negative and dropped; None: keep them, as the paper does."""
+
+    def __post_init__(self) -> None:
+        number = self.num_candidates
+        require(number == "auto" or number >= 1, "mining.num_candidates", number, "at least 1, or auto")
+        threshold = self.near_duplicate_similarity
+        require(
+            threshold is None or 0 < threshold <= 1,
+            "mining.near_duplicate_similarity",
+            threshold,
+            "above 0 and at most 1, or null",
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Synthesis:
+    """How a meta-document becomes a long document (Sec. 3.1, Algorithm 1, App. D.1)."""
+
+    target_length_tokens: int
+    """Length of every long document, in tokens of the recipe's tokenizer."""
+    num_samples: int | None = None
+    """Long documents wanted; None: every eligible document is extended once."""
+    seed: int = 0
+    """Seed of every draw."""
+    budget: Literal["exact", "paper"] = "exact"
+    """exact: known token counts, every meta-chunk kept; paper: k of App. D.1, then truncated to the target."""
+    overshoot_ratio: float = 1.5
+    """w of App. D.1, used by budget=paper."""
+    max_meta_ratio: float = 0.5
+    """budget=exact: a meta-document above this share of the target is dropped as meta_too_long."""
+    position: Literal["head", "tail", "random"] = "head"
+    """Where the meta-chunk stands among its negatives (App. B.1, Table 5: head is best)."""
+    min_meta_chunks: int = 2
+    """Fewest chunks of a meta-document; with one chunk nothing is separated."""
+    docs_per_part: int | None = None
+    """Meta-documents a part of mining and interleaving; None: a sixteenth of the samples, at most 16 M tokens."""
+
+    def __post_init__(self) -> None:
+        for name in ("target_length_tokens", "min_meta_chunks"):
+            require(getattr(self, name) >= 1, f"synthesis.{name}", getattr(self, name), "at least 1")
+        for name in ("num_samples", "docs_per_part"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"synthesis.{name}", value, "at least 1, or null")
+        require(self.seed >= 0, "synthesis.seed", self.seed, "at least 0")
+        require(self.overshoot_ratio > 0, "synthesis.overshoot_ratio", self.overshoot_ratio, "above 0")
+        require(0 < self.max_meta_ratio <= 1, "synthesis.max_meta_ratio", self.max_meta_ratio, "above 0 and at most 1")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Packing:
+    """How long documents become sequences of one fixed length."""
+
+    sequence_length_tokens: int | None = None
+    """Length of a packed sequence, a multiple of the target length; None: the target length itself."""
+
+    def __post_init__(self) -> None:
+        length = self.sequence_length_tokens
+        require(length is None or length >= 1, "packing.sequence_length_tokens", length, "at least 1, or null")
