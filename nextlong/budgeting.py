@@ -6,7 +6,6 @@ from typing import Literal, NamedTuple
 
 from nextlong.mining import Candidates
 
-
 Outcome = Literal["kept", "meta_too_long", "too_short"]
 
 

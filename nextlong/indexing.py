@@ -98,11 +98,11 @@ class Index:
         self._shards = shards
 
     @classmethod
-    def open(cls, folder: Path) -> "Index":
-        """Open what a run wrote: the shards named in index.json, their pages shared by all processes of a host."""
+    def open(cls, folder: Path, facts: dict[str, Any] | None = None) -> "Index":
+        """Open the shards that the facts (None: index.json) name; all processes of a host share their pages."""
         import faiss
 
-        facts = json.loads((folder / "index.json").read_text())
+        facts = facts or json.loads((folder / "index.json").read_text())
         shards = [faiss.read_index(str(folder / name), faiss.IO_FLAG_MMAP_IFC) for name in facts["shards"]]
         index = cls(shards, facts)
         if facts["nprobe"]:
@@ -116,6 +116,16 @@ class Index:
 
     def __len__(self) -> int:
         return int(sum(shard.ntotal for shard in self._shards))
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether a search misses nothing, so that there is no recall to measure."""
+        return self.facts["factory"] in ("Flat", "IDMap,Flat", "IDMap2,Flat")
+
+    @property
+    def num_lists(self) -> int:
+        """Inverted lists of a shard, 0 where there are none."""
+        return num_lists(self._shards[0])
 
     def set_nprobe(self, nprobe: int) -> None:
         """Visit so many inverted lists a query; indexes without lists have nothing to set."""
@@ -162,19 +172,12 @@ def recall(found: NDArray[np.int64], exact: NDArray[np.int64]) -> float:
     return float(hits / exact.size) if exact.size else 1.0
 
 
-def choose_nprobe(
-    search: Callable[[int], NDArray[np.int64]], exact: NDArray[np.int64], most: int, target_recall: float
-) -> tuple[int, float]:
-    """The smallest power of two (at most all lists) whose recall reaches the target, and that recall.
-
-    search: ids [n, k] found with a given nprobe.
-    """
+def choose_nprobe(recall_at: Callable[[int], float], most: int, target_recall: float) -> int:
+    """The smallest power of two, at most `most`, whose recall reaches the target; 1 where there are no lists."""
     nprobe = 1
-    while True:
-        reached = recall(search(nprobe), exact)
-        if reached >= target_recall or nprobe >= most:
-            return nprobe, reached
+    while nprobe < most and recall_at(nprobe) < target_recall:
         nprobe = min(2 * nprobe, most)
+    return nprobe
 
 
 def num_lists(index: Any) -> int:

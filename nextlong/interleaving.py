@@ -34,9 +34,9 @@ def interleave(
 ) -> list[Segment]:
     """The segments of one long document, in order; they tile [0, target).
 
-    Each meta-chunk stands with its negatives, nearest first: before them (head, Eq. 4), after them (tail), or at a drawn
-    place among them (random; App. B.1, Table 5). What lies beyond the target is cut: that is the paper's truncation,
-    and nothing under the exact budget. seed: the entropy of the draws, [seed, stage, doc_id].
+    Each meta-chunk stands with its negatives, nearest first: before them (head, Eq. 4), after them (tail), or at a
+    drawn place among them (random; App. B.1, Table 5). What lies beyond the target is cut: that is the paper's
+    truncation, and nothing under the exact budget. seed: the entropy of the draws, [seed, stage, doc_id].
     """
     rng = np.random.default_rng(list(seed))
     segments: list[Segment] = []

@@ -1,0 +1,236 @@
+"""The command line: each verb's module is imported only when it is called, so that help is instant."""
+
+import argparse
+import errno
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from nextlong import __version__
+from nextlong.errors import UserError
+
+log = logging.getLogger(__name__)
+
+STAGE_NAMES = ("read", "chunk", "embed", "index", "mine", "interleave", "pack")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a verb. 0; 2 for a user's mistake, in one sentence; 1 for a failure, with how to go on; 130 for Ctrl-C."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    options, rest = _parser().parse_known_args(argv)
+    if rest and options.verb != "run":
+        _parser().error(f"unrecognized arguments: {' '.join(rest)} (see nextlong {options.verb} --help)")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[_Console()], force=True)
+    try:
+        status: int = options.call(options, rest)
+        return status
+    except UserError as error:
+        return _complain(2, str(error))
+    except KeyboardInterrupt:
+        return _complain(130, "interrupted; finished parts are kept, run the same command again to go on")
+    except Exception as error:
+        return _complain(1, _failure(error))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nextlong",
+        description="Negative Document Extension: short documents become long-context training data.",
+        epilog="Start with: nextlong demo",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for add in (_add_demo, _add_run, _add_peek, _add_clean):
+        add(verbs)
+    return parser
+
+
+def _add_verb(
+    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    help_: str,
+    example: str,
+    call: Callable[..., int],
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        name, help=help_, description=help_, epilog=f"Example: {example}", allow_abbrev=False
+    )
+    parser.set_defaults(call=call)
+    return parser
+
+
+def _add_demo(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _add_verb(
+        verbs,
+        "demo",
+        "run the whole chain on the documentation of installed packages and show a long document",
+        "nextlong demo --documents 500 --workers 2",
+        _demo,
+    )
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything it makes (default: demo)")
+    parser.add_argument("--documents", type=int, help="documents of the corpus (default: what 4,000 chunks need)")
+    parser.add_argument("--workers", type=int, default=_cores(), help="worker processes (default: one a core)")
+
+
+def _add_run(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _add_verb(
+        verbs,
+        "run",
+        "run a recipe: read, chunk, embed, index, mine, interleave, pack; finished parts are not done again",
+        "nextlong run recipe.yaml --workers 2 --synthesis.seed 1",
+        _run,
+    )
+    parser.add_argument(
+        "recipe", metavar="RECIPE.yaml", nargs="?", help="any of its fields can be given as --section.key value"
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--workers", type=int, default=_cores(), help="local worker processes (default: one a core); 0: none"
+    )
+    where.add_argument("--scheduler", metavar="ADDRESS", help="a running Dask scheduler, such as tcp://host:8786")
+    parser.add_argument("--only", choices=STAGE_NAMES, metavar="STAGE", help=f"one stage: {', '.join(STAGE_NAMES)}")
+    parser.add_argument("--dry-run", action="store_true", help="say what a run would do: parts, disk and time")
+    parser.add_argument("--reuse", type=Path, metavar="OLD", help="take unchanged stages from another work folder")
+    parser.add_argument("--fields", action="store_true", help="list the fields of a recipe with their defaults")
+
+
+def _add_peek(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _add_verb(
+        verbs,
+        "peek",
+        "show a long document of a work folder, and the table of its stages",
+        "nextlong peek work --sample 3",
+        _peek,
+    )
+    parser.add_argument("work", type=Path, help="a work folder")
+    parser.add_argument(
+        "--sample", type=int, metavar="ID", help="sample_id of the long document (default: one with many meta-chunks)"
+    )
+
+
+def _add_clean(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _add_verb(
+        verbs,
+        "clean",
+        "delete what interrupted runs left in a work folder, or its stages from one on",
+        "nextlong clean work --from mine",
+        _clean,
+    )
+    parser.add_argument("work", type=Path, help="a work folder")
+    parser.add_argument(
+        "--from", dest="first", choices=STAGE_NAMES, metavar="STAGE", help="delete this stage and those after it"
+    )
+
+
+def _demo(options: argparse.Namespace, _: list[str]) -> int:
+    from etl import demo
+    from etl.engine import local_engine
+
+    _check_workers(options.workers)
+    recipe, about = demo.make_recipe(options.out, options.documents)
+    _log_to(options.out)
+    print(about)
+    with local_engine(options.workers, progress=sys.stderr.isatty()) as engine:
+        print(demo.run(recipe, engine))
+    print(demo.what_next(options.out))
+    return 0
+
+
+def _run(options: argparse.Namespace, overrides: list[str]) -> int:
+    from etl.recipe import load_recipe, recipe_parser
+
+    if options.fields:
+        recipe_parser().print_help()
+        return 0
+    if options.recipe is None:
+        raise UserError("run needs a RECIPE.yaml; 'nextlong demo' writes one to start from.")
+    recipe = load_recipe(options.recipe, overrides)
+    if options.dry_run:
+        from etl.forecast import forecast
+
+        print(forecast(recipe))
+        return 0
+    from etl import pipeline
+    from etl.engine import cluster_engine, local_engine
+    from etl.show import show_long_document, stage_table
+    from etl.work import Work
+
+    _check_workers(options.workers)
+    progress = sys.stderr.isatty()
+    command = " ".join(["nextlong run", options.recipe, *overrides])
+    job = pipeline.start(recipe, reuse=options.reuse, command=command)
+    _log_to(job.work.path)
+    engine = (
+        cluster_engine(options.scheduler, progress=progress)
+        if options.scheduler
+        else local_engine(options.workers, progress=progress)
+    )
+    with engine as running:
+        summary = pipeline.run(job, running, only=options.only)
+    print(stage_table(summary))
+    if job.work["pack"].manifest() is not None:
+        print("\n" + show_long_document(Work.open(job.work.path)))
+    return 0
+
+
+def _peek(options: argparse.Namespace, _: list[str]) -> int:
+    from etl.parts import read_json
+    from etl.show import show_long_document, stage_table
+    from etl.work import Work
+
+    work = Work.open(options.work)
+    summary = read_json(options.work / "summary.json")
+    if summary is not None:
+        print(stage_table(summary) + "\n")
+    print(show_long_document(work, options.sample))
+    return 0
+
+
+def _clean(options: argparse.Namespace, _: list[str]) -> int:
+    from etl.work import clean
+
+    removed = clean(options.work, options.first)
+    print(f"deleted {len(removed)} files and folders" + "".join(f"\n  {path}" for path in removed))
+    return 0
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _check_workers(workers: int) -> None:
+    if workers < 0:
+        raise UserError(f"--workers is {workers}, but it must be at least 0 (0: run in this process).")
+
+
+def _log_to(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(folder / "run.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
+
+
+def _failure(error: Exception) -> str:
+    log.debug("failure", exc_info=error)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk is full ({error}); finished parts are kept. Free some space and run the same command again."
+    return f"{type(error).__name__}: {error}" if not isinstance(error, RuntimeError) else str(error)
+
+
+def _complain(status: int, message: str) -> int:
+    log.error("nextlong: %s", message)
+    return status
+
+
+class _Console(logging.StreamHandler):  # type: ignore[type-arg]
+    """Log lines on standard error that do not tear a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "tqdm" in sys.modules and sys.stderr.isatty():
+            from tqdm.auto import tqdm
+
+            tqdm.write(self.format(record), file=sys.stderr)
+        else:
+            print(self.format(record), file=sys.stderr, flush=True)

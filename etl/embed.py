@@ -1,0 +1,73 @@
+"""Stage embed: chunks in, one vector a chunk out, in chunk_id order; the model is loaded once a worker process."""
+
+from pathlib import Path
+from typing import Any
+
+import dask.dataframe as dd
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from nextlong.embedding import Embedder, resolve_model
+
+from etl.engine import Engine
+from etl.job import Job
+from etl.lookup import loaded
+from etl.parts import PartResult, write_array
+from etl.schemas import embeddings, meta, to_frame
+from nextlong.accounting import Account
+from nextlong.config import Embedding
+
+
+def embed(chunks: dd.DataFrame, *, embedding: Embedding) -> dd.DataFrame:
+    """The embeddings of chunks as a lazy Dask dataframe: chunk_id, embedding (a list of d numbers)."""
+    folder = resolve_model(embedding.model).absolute()
+    dimensions = _embedder(folder, embedding).dimensions
+    return chunks.map_partitions(
+        embed_partition, model_folder=folder, embedding=embedding, meta=meta(embeddings(dimensions))
+    )
+
+
+def embed_partition(chunks: pd.DataFrame, *, model_folder: Path, embedding: Embedding) -> pd.DataFrame:
+    """The embeddings of a partition of chunks."""
+    embedder = _embedder(model_folder, embedding)
+    vectors = embedder.embed(chunks["text"].tolist()).vectors.astype(np.float16, copy=False)
+    column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), embedder.dimensions)
+    schema = embeddings(embedder.dimensions)
+    return to_frame(pa.table([pa.array(chunks["chunk_id"]).cast(pa.int64()), column], schema=schema))
+
+
+def run(job: Job, engine: Engine) -> dict[str, Any]:
+    """Write the embeddings of a job's chunks as parts, an array [rows, d] each; returns the manifest."""
+    stage = job.work.start("embed")
+    parts = [
+        stage.part(
+            number,
+            _embed_part,
+            weight=rows,
+            chunks=path,
+            model_folder=job.model_folder,
+            embedding=job.recipe.embedding,
+        )
+        for number, (path, rows) in enumerate(job.work["chunk"].tables())
+    ]
+    markers = engine.run(parts, doing="embed", unit="chunk")
+    return stage.finish(markers, values={name: markers[0]["values"][name] for name in ("dimensions", "max_tokens")})
+
+
+def _embedder(folder: Path, embedding: Embedding) -> Embedder:
+    return loaded(lambda: Embedder.load(folder, embedding), "embedder", folder, embedding)
+
+
+def _embed_part(folder: Path, name: str, *, chunks: Path, model_folder: Path, embedding: Embedding) -> PartResult:
+    texts = pq.read_table(chunks, columns=["text"])["text"].to_pylist()
+    embedder = _embedder(model_folder, embedding)
+    embedded = embedder.embed(texts)
+    write_array(folder / f"{name}.npy", embedded.vectors)
+    account = Account()
+    account.add("chunks", read=len(texts), kept=len(embedded.vectors))
+    account.note("chunks_cut_at_the_models_limit", embedded.num_cut)
+    account.note("model_tokens", embedded.num_tokens)
+    account.note("padding_tokens", embedded.num_padding_tokens)
+    values = {"dimensions": embedder.dimensions, "max_tokens": embedder.max_tokens, "provider": embedder.provider}
+    return PartResult(files=[f"{name}.npy"], rows=len(texts), account=account, values=values)

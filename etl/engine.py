@@ -1,0 +1,148 @@
+"""Where tasks run: in this process, on local worker processes, or on a Dask cluster that is already there."""
+
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import dask
+from tqdm.auto import tqdm
+
+from etl.parts import Part, finished, perform
+from nextlong.errors import UserError
+
+log = logging.getLogger(__name__)
+
+_TASKS_A_THREAD = 4  # enough that no worker waits; the scheduler never holds more than this, whatever the corpus
+_WORKER_SETTINGS = {
+    # Dask counts memory-mapped pages (the index, the embeddings) as a worker's own and would kill it for them.
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": False,
+    # One thread a library: processes are the parallelism.
+    "distributed.nanny.pre-spawn-environ.TOKENIZERS_PARALLELISM": "false",
+}
+
+
+class StageFailed(RuntimeError):
+    """Parts of a stage failed for a reason that is not in the input or the recipe; finished parts are kept."""
+
+
+class Engine:
+    """Runs the parts of a stage and shows progress; a client of None runs them one after the other in this process."""
+
+    def __init__(self, client: Any | None = None, *, progress: bool = False) -> None:
+        self._client = client
+        self._progress = progress
+
+    def run(self, parts: Sequence[Part], *, doing: str, unit: str) -> list[dict[str, Any]]:
+        """The markers of all parts, in their order; finished ones are not run again.
+
+        An error in one part lets the others finish. Then UserError for a user's mistake, else StageFailed.
+        """
+        markers = {part.name: marker for part in parts if (marker := finished(part))}
+        missing = [part for part in parts if part.name not in markers]
+        total = sum(part.weight for part in parts)
+        if markers:
+            log.info("%s: %d of %d parts are there from an earlier run", doing, len(markers), len(parts))
+        bar = tqdm(
+            total=total,
+            initial=total - sum(part.weight for part in missing),
+            desc=doing,
+            unit=unit,
+            unit_scale=True,
+            disable=not self._progress or not missing,
+            leave=False,
+            file=sys.stderr,
+        )
+        errors = []
+        with bar:
+            for part, marker in self._completed(missing):
+                bar.update(part.weight)
+                markers[part.name] = marker
+                if "error" in marker:
+                    errors.append(marker)
+                    log.error("%s, %s: %s", doing, part.name, marker["error"])
+        _raise(doing, errors, len(parts))
+        return [markers[part.name] for part in parts]
+
+    def _completed(self, parts: Sequence[Part]) -> Iterator[tuple[Part, dict[str, Any]]]:
+        if self._client is None:
+            yield from ((part, perform(part)) for part in parts)
+            return
+        from distributed import as_completed
+
+        by_key = {f"{part.folder.name}-{part.name}-{time.monotonic_ns()}": part for part in parts}
+        waiting = list(reversed(by_key))
+        window = _TASKS_A_THREAD * max(1, sum(self._client.nthreads().values()))
+        submit = lambda: self._client.submit(perform, by_key[waiting[-1]], key=waiting.pop(), pure=False)  # noqa: E731
+        running = as_completed([submit() for _ in range(min(window, len(waiting)))])
+        try:
+            for future in running:
+                yield by_key[future.key], self._result(future, by_key[future.key])
+                if waiting:
+                    running.add(submit())
+        finally:
+            self._client.cancel(list(running.futures))
+
+    @staticmethod
+    def _result(future: Any, part: Part) -> dict[str, Any]:
+        try:
+            marker: dict[str, Any] = future.result()
+            return marker
+        except Exception as error:  # the worker died four times on it, or the cluster went away
+            return {"part": part.name, "error": f"{type(error).__name__}: {error}", "is_users": False}
+
+
+def _raise(doing: str, errors: list[dict[str, Any]], num_parts: int) -> None:
+    mistakes = [error for error in errors if error["is_users"]]
+    if mistakes:
+        more = f" ({len(mistakes) - 1} more parts have such errors; see run.log.)" if len(mistakes) > 1 else ""
+        raise UserError(mistakes[0]["error"] + more)
+    if errors:
+        first = errors[0]
+        raise StageFailed(
+            f"{doing}: {len(errors)} of {num_parts} parts failed, the first is {first['part']}: {first['error']}. "
+            f"The {num_parts - len(errors)} finished parts are kept; run the same command again to go on."
+        )
+
+
+@contextlib.contextmanager
+def local_engine(workers: int, *, progress: bool = False) -> Iterator[Engine]:
+    """An engine on `workers` local processes of one thread each; 0 runs everything in this process."""
+    if workers == 0:
+        yield Engine(progress=progress)
+        return
+    from distributed import Client, LocalCluster
+
+    with (
+        dask.config.set(_WORKER_SETTINGS),
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=0,
+            dashboard_address=None,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield Engine(client, progress=progress)
+
+
+@contextlib.contextmanager
+def cluster_engine(address: str, *, progress: bool = False) -> Iterator[Engine]:
+    """An engine on a running Dask scheduler, whose workers see the same files under the same paths."""
+    from distributed import Client
+
+    try:
+        client = Client(address, timeout=10)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"no Dask scheduler answers at {address} ({error}). Start one with 'dask scheduler' and workers with "
+            f"'dask worker {address}', or leave --scheduler out to use local workers."
+        ) from error
+    with client:
+        yield Engine(client, progress=progress)

@@ -1,0 +1,165 @@
+"""Random access by chunk_id: token ids, token counts and text hashes of chunks, and their embeddings."""
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from etl.work import StageFolder
+from nextlong.indexing import Vectors
+
+T = TypeVar("T")
+_LOADED: dict[Any, Any] = {}
+_LOCK = threading.Lock()
+
+
+def loaded(load: Callable[[], T], *key: Any) -> T:
+    """What `load` gives, once a process for a key: models, indexes and stores are shared by a worker's threads."""
+    with _LOCK:
+        if key not in _LOADED:
+            _LOADED[key] = load()
+        value: T = _LOADED[key]
+        return value
+
+
+class ChunkStore:
+    """Token ids and facts of all chunks of a corpus.
+
+    offsets: int64 [num_chunks + 1], where each chunk's token ids start in the corpus' stream of token ids.
+    hashes: uint64 [num_chunks], of the chunks' texts.
+    """
+
+    def __init__(
+        self, offsets: NDArray[np.int64], hashes: NDArray[np.uint64], token_files: "TokenFiles | NDArray[np.uint32]"
+    ) -> None:
+        self._offsets = offsets
+        self._hashes = hashes
+        self._tokens = token_files
+
+    @classmethod
+    def open(cls, folder: Path, manifest_parts: Sequence[dict[str, Any]]) -> "ChunkStore":
+        """Open what the chunk stage wrote. The tables are memory-mapped, the token files read at positions."""
+        counts = [part["values"]["num_tokens"] for part in manifest_parts]
+        paths = [folder / f"{part['part']}.tokens" for part in manifest_parts]
+        return cls(_mapped(folder / "offsets.npy"), _mapped(folder / "text_hashes.npy"), TokenFiles(paths, counts))
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    def num_tokens(self, chunk_id: int) -> int:
+        """Stored token ids of a chunk, its joiner's included."""
+        return int(self._offsets[chunk_id + 1]) - int(self._offsets[chunk_id])
+
+    def text_hash(self, chunk_id: int) -> int:
+        """Hash of a chunk's text; equal texts have equal hashes."""
+        return int(self._hashes[chunk_id])
+
+    def hashes(self, chunk_ids: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """Hashes of many chunks' texts."""
+        return self._hashes[chunk_ids]
+
+    def read_tokens(self, chunk_ids: Sequence[int], lengths: Sequence[int]) -> NDArray[np.uint32]:
+        """The leading `lengths` token ids of each chunk, laid end to end: uint32 [sum of lengths].
+
+        One positioned read a chunk into one buffer: in random order about 100 times a table's `take`.
+        """
+        starts = self._offsets[np.asarray(chunk_ids, np.int64)].tolist()
+        if isinstance(self._tokens, TokenFiles):
+            return self._tokens.read(starts, lengths)
+        pieces = [self._tokens[start : start + length] for start, length in zip(starts, lengths, strict=True)]
+        return np.concatenate([np.empty(0, np.uint32), *pieces])
+
+
+class TokenFiles:
+    """Flat files of token ids, read as if laid end to end. counts: token ids in each file."""
+
+    def __init__(self, paths: Sequence[Path], counts: Sequence[int]) -> None:
+        self._paths = paths
+        self._firsts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        self._descriptors: dict[int, int] = {}
+
+    def __del__(self) -> None:
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
+
+    def read(self, starts: Sequence[int], lengths: Sequence[int]) -> NDArray[np.uint32]:
+        """Token ids [start, start + length) for each pair, end to end; no read crosses a file."""
+        files = (np.searchsorted(self._firsts, starts, "right") - 1).tolist()
+        firsts = self._firsts.tolist()
+        ids = np.empty(sum(lengths), "<u4")
+        buffer = memoryview(ids.view(np.uint8))
+        place = 0
+        for file, start, length in zip(files, starts, lengths, strict=True):
+            size = 4 * length
+            if size and os.preadv(self._open(file), [buffer[place : place + size]], 4 * (start - firsts[file])) != size:
+                raise OSError(f"{self._paths[file]} is shorter than its manifest says; delete 2-chunks and run again")
+            place += size
+        return ids
+
+    def _open(self, file: int) -> int:
+        descriptor = self._descriptors.get(file)
+        if descriptor is None:
+            descriptor = self._descriptors[file] = os.open(self._paths[file], os.O_RDONLY | os.O_CLOEXEC)
+        return descriptor
+
+
+class EmbeddingStore:
+    """The embeddings of all chunks, in files of consecutive chunk_ids. counts: rows in each file."""
+
+    def __init__(self, arrays: Sequence[Vectors]) -> None:
+        self._arrays = arrays
+        self._firsts = np.concatenate([[0], np.cumsum([len(array) for array in arrays], dtype=np.int64)])
+
+    @classmethod
+    def open(cls, folder: Path, manifest_parts: Sequence[dict[str, Any]]) -> "EmbeddingStore":
+        """Open what the embed stage wrote, memory-mapped."""
+        return cls([_mapped(folder / f"{part['part']}.npy") for part in manifest_parts])
+
+    def __len__(self) -> int:
+        return int(self._firsts[-1])
+
+    @property
+    def arrays(self) -> Sequence[Vectors]:
+        """The files' arrays, [rows, d] each."""
+        return self._arrays
+
+    def rows(self, chunk_ids: NDArray[np.int64]) -> Vectors:
+        """Embeddings [n, d] of chunks, in the order asked for."""
+        files = np.searchsorted(self._firsts, chunk_ids, "right") - 1
+        vectors = np.empty((len(chunk_ids), self._arrays[0].shape[1]), self._arrays[0].dtype)
+        for file in np.unique(files):
+            here = files == file
+            vectors[here] = self._arrays[file][chunk_ids[here] - self._firsts[file]]
+        return vectors
+
+
+def chunk_store(chunks: StageFolder) -> ChunkStore:
+    """The chunk store of a finished stage, opened once a process."""
+    return loaded(lambda: ChunkStore.open(chunks.path, _parts(chunks)), "chunks", chunks.path, chunks.fingerprint)
+
+
+def embedding_store(embeddings: StageFolder) -> EmbeddingStore:
+    """The embeddings of a finished stage, opened once a process."""
+    return loaded(
+        lambda: EmbeddingStore.open(embeddings.path, _parts(embeddings)),
+        "embeddings",
+        embeddings.path,
+        embeddings.fingerprint,
+    )
+
+
+def _parts(folder: StageFolder) -> list[dict[str, Any]]:
+    manifest = folder.manifest()
+    if manifest is None:
+        raise RuntimeError(f"stage {folder.stage} in {folder.path} is not finished")
+    parts: list[dict[str, Any]] = manifest["parts"]
+    return parts
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    """A memory-mapped array as a plain ndarray: indexing a memmap object itself is several times slower."""
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))

@@ -1,0 +1,163 @@
+"""Files that exist whole or not at all, and the markers that say so: write aside, fsync, rename, then the marker."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from nextlong.accounting import Account
+from nextlong.errors import UserError
+
+MARKER = ".ok.json"
+_TEMPORARY = ".tmp"
+
+
+@dataclasses.dataclass(kw_only=True)
+class PartResult:
+    """What a task made of its part: the files it wrote in the stage's folder, and what to tell the driver."""
+
+    files: list[str] = dataclasses.field(default_factory=list)
+    rows: int = 0
+    account: Account = dataclasses.field(default_factory=Account)
+    values: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Small facts that later parts or stages need (JSON)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Part:
+    """One task of a stage: calls function(folder, name, **arguments), which writes the part's files there."""
+
+    folder: Path
+    name: str
+    fingerprint: str
+    """Of the stage; a finished part of another fingerprint is not reused."""
+    function: Callable[..., PartResult]
+    arguments: dict[str, Any]
+    key: str = ""
+    """Tells parts of one name apart when a part may change within a stage (which rows it holds)."""
+    weight: int = 1
+    """Units of progress it stands for."""
+
+
+def perform(part: Part) -> dict[str, Any]:
+    """Run a part, or find it finished; returns its marker. Errors come back as {"part", "error", ...}, never raised.
+
+    An exception would make Dask forget which part failed and cancel the others (a worker's death still does).
+    """
+    started = time.perf_counter()
+    try:
+        marker = finished(part) or _run(part)
+    except UserError as error:
+        return {"part": part.name, "error": str(error), "is_users": True}
+    except Exception as error:
+        return {"part": part.name, "error": f"{type(error).__name__}: {error}", "is_users": False}
+    return marker | {"seconds": time.perf_counter() - started}
+
+
+def finished(part: Part) -> dict[str, Any] | None:
+    """The marker of a part that is done: same fingerprint and key, and its files are there with their sizes."""
+    marker = read_json(part.folder / (part.name + MARKER))
+    if marker is None or (marker["fingerprint"], marker["key"]) != (part.fingerprint, part.key):
+        return None
+    for name, facts in marker["files"].items():
+        path = part.folder / name
+        if not path.is_file() or path.stat().st_size != facts["bytes"]:
+            return None
+    return marker
+
+
+def _run(part: Part) -> dict[str, Any]:
+    part.folder.mkdir(parents=True, exist_ok=True)
+    result = part.function(part.folder, part.name, **part.arguments)
+    result.account.check(f"{part.folder.name}/{part.name}")
+    marker = {
+        "part": part.name,
+        "fingerprint": part.fingerprint,
+        "key": part.key,
+        "rows": result.rows,
+        "files": {name: file_facts(part.folder / name) for name in result.files},
+        "account": result.account.to_dict(),
+        "values": result.values,
+    }
+    write_json(part.folder / (part.name + MARKER), marker)
+    return marker
+
+
+@contextlib.contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """A temporary path to write to; on leaving without an error it is synced to disk and becomes `path`."""
+    aside = path.with_name(f"{path.name}.{os.getpid()}{_TEMPORARY}")
+    try:
+        yield aside
+        with open(aside, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_table(path: Path, table: pa.Table, *, rows_per_group: int = 65_536) -> None:
+    """Write a table as Parquet (zstd-3, plain encoding): the same table gives the same bytes."""
+    with written_aside(path) as aside:
+        pq.write_table(
+            table, aside, compression="zstd", compression_level=3, use_dictionary=False, row_group_size=rows_per_group
+        )
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Write an array in numpy's own format."""
+    with written_aside(path) as aside, open(aside, "wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def write_raw(path: Path, array: NDArray[Any]) -> None:
+    """Write an array's numbers and nothing else, little endian."""
+    with written_aside(path) as aside:
+        array.astype(array.dtype.newbyteorder("<"), copy=False).tofile(aside)
+
+
+def share_file(source: Path, target: Path) -> None:
+    """Give a finished file a second name (a hard link); a copy where the file system has none."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        with written_aside(target) as aside:
+            shutil.copyfile(source, aside)
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    """Write a dict as indented JSON."""
+    with written_aside(path) as aside:
+        aside.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The dict in a JSON file; None where there is no such file or it holds no JSON."""
+    try:
+        data: dict[str, Any] = json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return data
+
+
+def file_facts(path: Path) -> dict[str, Any]:
+    """Size and sha256 of a file."""
+    with open(path, "rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Temporary files that an interrupted run left anywhere below a folder."""
+    return sorted(folder.rglob(f"*{_TEMPORARY}"))

@@ -1,0 +1,82 @@
+"""The order of the stages on one screen: what a run does, and what it tells when it is done."""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from etl import chunk, embed, index, interleave, mine, pack, read
+from etl.engine import Engine
+from etl.job import Job, prepare
+from etl.parts import read_json, write_json
+from etl.recipe import Recipe, resolved_yaml
+from etl.work import STAGES
+from nextlong.errors import UserError
+
+log = logging.getLogger(__name__)
+
+RUNS: dict[str, Callable[[Job, Engine], dict[str, Any]]] = {
+    "read": read.run,
+    "chunk": chunk.run,
+    "embed": embed.run,
+    "index": index.run,
+    "mine": mine.run,
+    "interleave": interleave.run,
+    "pack": pack.run,
+}
+
+
+def start(recipe: Recipe, *, reuse: Path | None = None, command: str = "nextlong run RECIPE.yaml") -> Job:
+    """Find all that a recipe names and make its work folder ready, before any work.
+
+    reuse: a work folder whose unchanged finished stages are taken over. command: how the user called, for advice.
+    Raises UserError for what is missing, and for a folder of another recipe.
+    """
+    job = prepare(recipe)
+    job.work.claim(resolved_yaml(recipe), command)
+    if reuse is not None:
+        log.info("reused from %s: %s", reuse, ", ".join(job.work.reuse(reuse.absolute())) or "nothing")
+    return job
+
+
+def run(job: Job, engine: Engine, *, only: str | None = None) -> dict[str, Any]:
+    """Run the stages that are not finished yet; returns the summary that summary.json holds.
+
+    only: run this stage alone; those before it must be finished.
+    """
+    summary = _previous(job)
+    for stage in [only] if only else STAGES:
+        before = STAGES[: STAGES.index(stage)]
+        missing = [name for name in before if job.work[name].manifest() is None]
+        if missing:
+            raise UserError(f"--only {stage} needs the stage '{missing[0]}', which is not finished: run it first.")
+        manifest = job.work[stage].manifest()
+        seconds = summary["stages"].get(stage, {}).get("seconds", 0.0)
+        if manifest is None:
+            started = time.perf_counter()
+            manifest = RUNS[stage](job, engine)
+            seconds = time.perf_counter() - started
+            log.info("%s: %s rows in %.1f s", stage, f"{manifest['rows']:,}", seconds)
+        else:
+            log.info("%s: finished earlier", stage)
+        summary["stages"][stage] = _summarize(manifest, seconds)
+        write_json(job.work.path / "summary.json", summary)
+    return summary
+
+
+def _previous(job: Job) -> dict[str, Any]:
+    """The summary of an earlier run of this folder, of those stages that still hold."""
+    stages = (read_json(job.work.path / "summary.json") or {"stages": {}})["stages"]
+    holds = {name: stage for name, stage in stages.items() if job.work[name].manifest() is not None}
+    return {"recipe": job.recipe.output, "stages": holds}
+
+
+def _summarize(manifest: dict[str, Any], seconds: float) -> dict[str, Any]:
+    return {
+        "seconds": round(seconds, 3),
+        "parts": len(manifest["parts"]),
+        "rows": manifest["rows"],
+        "account": manifest["account"],
+        "values": manifest["values"],
+    }

@@ -1,0 +1,88 @@
+"""A recipe: YAML, command line and dataclass are one thing; it states only what differs from the defaults."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from etl.inputs import Input
+from nextlong.config import Chunking, Embedding, Indexing, Mining, Packing, Synthesis
+from nextlong.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides the data: from the corpus to packed sequences."""
+
+    input: Input
+    """The corpus."""
+    output: str
+    """The work folder; it can be moved when it is finished, and resumed when it is not."""
+    tokenizer: str
+    """tokenizer.json, its folder, or a hub id: the tokenizer of the model to be trained."""
+    chunking: Chunking = Chunking()
+    """How documents become chunks."""
+    embedding: Embedding
+    """How chunks become vectors."""
+    index: Indexing = Indexing()
+    """How vectors become an index."""
+    mining: Mining = Mining()
+    """Which neighbours may become negatives."""
+    synthesis: Synthesis
+    """How meta-documents become long documents."""
+    packing: Packing = Packing()
+    """How long documents become sequences."""
+
+    def __post_init__(self) -> None:
+        from nextlong.packing import documents_per_sequence
+
+        documents_per_sequence(self.packing.sequence_length_tokens, self.synthesis.target_length_tokens)
+
+
+def load_recipe(path: str, overrides: list[str] | None = None) -> Recipe:
+    """Read a recipe; `overrides` are command-line options such as ["--synthesis.seed", "1"].
+
+    Paths are relative to the current directory. Raises UserError with the dotted name of what is wrong.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"recipe {path}: there is no such file. 'nextlong demo' writes one to start from.")
+    parser = recipe_parser()
+    try:
+        return parse_recipe(parser, ["--recipe", path, *(overrides or [])])
+    except yaml.YAMLError as error:
+        raise UserError(f"recipe {path} is not valid YAML: {error}") from error
+
+
+def recipe_parser() -> Any:
+    """A parser for all recipe fields, with their documentation as help."""
+    from jsonargparse import ArgumentParser, set_parsing_settings
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(prog="nextlong run", exit_on_error=False)
+    parser.add_argument("--recipe", action="config", help="YAML file")
+    parser.add_class_arguments(Recipe)
+    return parser
+
+
+def parse_recipe(parser: Any, arguments: list[str]) -> Recipe:
+    """The recipe that arguments mean; UserError in one sentence when they mean none."""
+    from argparse import ArgumentError
+
+    try:
+        namespace = parser.parse_args(arguments)
+        namespace.pop("recipe", None)
+        return Recipe(**{name: value for name, value in parser.instantiate(namespace).items() if name in _fields()})
+    except UserError:
+        raise
+    except (ArgumentError, ValueError, TypeError) as error:
+        raise UserError(f"the recipe is not valid: {' '.join(str(error).split())}") from error
+
+
+def _fields() -> set[str]:
+    return {field.name for field in dataclasses.fields(Recipe)}
+
+
+def resolved_yaml(recipe: Recipe) -> str:
+    """The whole recipe as YAML, defaults included."""
+    return yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,132 @@
+"""A finished run, for people: the table of its stages, and a long document as its meta-chunks and negatives."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from etl.work import Work
+from nextlong.errors import UserError
+
+_STRIP_COLUMNS = 100
+_SHOWN_NEGATIVES = 3
+
+
+class Origin(NamedTuple):
+    """Where a chunk comes from."""
+
+    source_id: str
+    chunk_index: int
+    text: str
+
+
+def stage_table(summary: dict[str, Any]) -> str:
+    """The stages of a summary as text: seconds, and for every unit read = kept + dropped by reason."""
+    lines = [f"{'stage':<11}{'seconds':>9}  {'unit':<15}{'read':>14}{'kept':>14}  dropped"]
+    for stage, facts in summary["stages"].items():
+        head = f"{stage:<11}{facts['seconds']:>9.1f}  "
+        for unit, count in facts["account"].items():
+            if unit != "notes":
+                reasons = ", ".join(f"{number:,} {reason}" for reason, number in count["dropped"].items())
+                lines.append(f"{head}{unit:<15}{count['read']:>14,}{count['kept']:>14,}  {reasons or '-'}")
+                head = " " * len(head)
+        for note, number in facts["account"].get("notes", {}).items():
+            lines.append(f"{head}{note.replace('_', ' ')}: {number:,}")
+            head = " " * len(head)
+    return "\n".join(lines)
+
+
+def show_long_document(work: Work, sample_id: int | None = None) -> str:
+    """One long document as text: a strip to scale, then every meta-chunk with its nearest negatives.
+
+    sample_id: which; None: the one with the most meta-chunks among the first part's. Raises UserError if there is none.
+    """
+    document = _long_document(work, sample_id)
+    segments = document["segments"]
+    origins = chunk_origins(work, (segment["chunk_id"] for segment in segments))
+    metas = [segment for segment in segments if segment["role"] == "meta"]
+    total = segments[-1]["end"]
+    lines = [
+        f"Long document {document['sample_id']}: '{printable(document['source_id'])}' ({printable(document['source'])}), "
+        f"{total:,} tokens = {len(metas)} meta-chunks + {len(segments) - len(metas)} negatives",
+        f"  [{_strip(segments, total)}]  # meta-chunk, . negatives",
+    ]
+    shown = number = 0
+    for place, segment in enumerate(segments):
+        origin = origins[segment["chunk_id"]]
+        if segment["role"] == "meta":
+            number, shown = number + 1, 0
+            lines.append(f'  {_span(segment)}  META {number} of {len(metas)}   "{first_words(origin.text, 70)}"')
+            continue
+        shown += 1
+        if shown <= _SHOWN_NEGATIVES:
+            where = f"{printable(origin.source_id)}, chunk {origin.chunk_index}"
+            lines.append(f'  {_span(segment)}    {segment["score"]:.3f}  {where}: "{first_words(origin.text, 48)}"')
+        elif place + 1 == len(segments) or segments[place + 1]["role"] == "meta":
+            lines.append(f"  {'':>17}    {segment['score']:.3f}  ... the last of {shown} negatives")
+    return "\n".join(lines)
+
+
+def chunk_origins(work: Work, chunk_ids: Iterable[int]) -> dict[int, Origin]:
+    """Where chunks come from, by chunk_id; reads only the parts that hold them."""
+    wanted = sorted(set(chunk_ids))
+    origins: dict[int, Origin] = {}
+    first = 0
+    for path, rows in work["chunk"].tables():
+        here = [chunk for chunk in wanted if first <= chunk < first + rows]
+        if here:
+            table = pq.read_table(path, columns=["doc_id", "chunk_index", "text"]).take(
+                [chunk - first for chunk in here]
+            )
+            documents = pq.read_table(path.with_suffix(".documents.parquet"), columns=["doc_id", "source_id"])
+            places = pc.index_in(table["doc_id"], value_set=documents["doc_id"])
+            names = documents["source_id"].take(places).to_pylist()
+            texts = zip(here, names, table["chunk_index"].to_pylist(), table["text"].to_pylist(), strict=True)
+            origins |= {chunk: Origin(name, index, text) for chunk, name, index, text in texts}
+        first += rows
+    return origins
+
+
+def printable(text: str) -> str:
+    """Text for a terminal: control characters are shown, not sent."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def first_words(text: str, num_chars: int) -> str:
+    """The beginning of a text on one line."""
+    words = " ".join(text[: 4 * num_chars].split())
+    return printable(words if len(words) <= num_chars else words[: num_chars - 3] + "...")
+
+
+def _long_document(work: Work, sample_id: int | None) -> dict[str, Any]:
+    if "interleave" not in work.stages or work["interleave"].manifest() is None:
+        raise UserError(f"{work.path} holds no long documents yet: its stage 'interleave' is not finished.")
+    columns = ["sample_id", "source_id", "source", "segments"]
+    for table in _tables(work, columns):
+        if sample_id is not None:
+            table = table.filter(pc.equal(table["sample_id"], sample_id))
+        if table.num_rows:
+            rows: list[dict[str, Any]] = table.to_pylist()
+            return max(rows, key=lambda row: sum(segment["role"] == "meta" for segment in row["segments"]))
+    raise UserError(f"{work.path} has no long document with sample_id {sample_id}.")
+
+
+def _tables(work: Work, columns: list[str]) -> Iterator[pa.Table]:
+    for path, _ in work["interleave"].tables():
+        yield pq.read_table(path, columns=columns)
+
+
+def _strip(segments: list[dict[str, Any]], total: int) -> str:
+    strip = ["."] * _STRIP_COLUMNS
+    for segment in segments:
+        if segment["role"] == "meta":
+            first = segment["start"] * _STRIP_COLUMNS // total
+            for column in range(first, max(first + 1, segment["end"] * _STRIP_COLUMNS // total)):
+                strip[column] = "#"
+    return "".join(strip)
+
+
+def _span(segment: dict[str, Any]) -> str:
+    return f"{segment['start']:>8,}-{segment['end']:<8,}"

@@ -1,0 +1,219 @@
+"""A work folder: one folder a stage, each with a fingerprint of all that decided its content, parts and a manifest."""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from etl.parts import Part, leftovers, read_json, share_file, write_json
+from nextlong.accounting import Account
+from nextlong.errors import UserError
+
+STAGES = ("read", "chunk", "embed", "index", "mine", "interleave", "pack")
+"""The stages in order."""
+FOLDERS = {
+    "read": "1-documents",
+    "chunk": "2-chunks",
+    "embed": "3-embeddings",
+    "index": "4-index",
+    "mine": "5-negatives",
+    "interleave": "6-long-documents",
+    "pack": "7-packed",
+}
+FORMAT_VERSIONS = dict.fromkeys(STAGES, 1)
+"""Raised when a stage's code gives other bytes for the same settings."""
+SCRATCH = {"read": "scan", "chunk": "cut", "index": "trained", "interleave": "plan"}
+"""Parts that only a later pass of the same stage reads."""
+RECIPE_FILE = "recipe.resolved.yaml"
+
+
+@dataclasses.dataclass(frozen=True)
+class StageFolder:
+    """One stage of a work folder."""
+
+    stage: str
+    path: Path
+    fingerprint: str
+    """Of its settings, its code's format version and the stage before it; of no path, worker count or scheduler."""
+    settings: dict[str, Any]
+
+    def part(
+        self, number: int, function: Any, *, prefix: str = "part", key: str = "", weight: int = 1, **arguments: Any
+    ) -> Part:
+        """The task that makes part `number`."""
+        return Part(
+            folder=self.path,
+            name=f"{prefix}-{number:05d}",
+            fingerprint=self.fingerprint,
+            function=function,
+            arguments=arguments,
+            key=key,
+            weight=weight,
+        )
+
+    def manifest(self) -> dict[str, Any] | None:
+        """What a finished stage holds; None while it is not finished."""
+        manifest = read_json(self.path / "manifest.json")
+        return manifest if manifest is not None and manifest["fingerprint"] == self.fingerprint else None
+
+    def tables(self) -> list[tuple[Path, int]]:
+        """The Parquet files of the finished stage and their rows, in order."""
+        manifest = self.manifest()
+        if manifest is None:
+            raise RuntimeError(f"stage {self.stage} in {self.path} is not finished")
+        return [(self.path / f"{part['part']}.parquet", part["rows"]) for part in manifest["parts"]]
+
+    def finish(
+        self,
+        markers: Sequence[dict[str, Any]],
+        *,
+        account: Account | None = None,
+        files: dict[str, Any] | None = None,
+        values: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Write the manifest: from now on the stage is whole. account: in place of the sum of the parts' accounts."""
+        account = account or Account.total(Account.from_dict(marker["account"]) for marker in markers)
+        account.check(self.path.name)
+        manifest = {
+            "stage": self.stage,
+            "fingerprint": self.fingerprint,
+            "settings": self.settings,
+            "versions": {name: version(name) for name in ("nextlong", "pyarrow", "tokenizers", "faiss-cpu")},
+            "rows": sum(marker["rows"] for marker in markers),
+            "account": account.to_dict(),
+            "values": values or {},
+            "files": files or {},
+            "parts": [{name: marker[name] for name in ("part", "rows", "files", "values")} for marker in markers],
+        }
+        write_json(self.path / "manifest.json", manifest)
+        for path in self.scratch():
+            path.unlink(missing_ok=True)
+        return manifest
+
+    def scratch(self) -> list[Path]:
+        """Files of an earlier pass that a finished stage does not read again."""
+        return sorted(self.path.glob(f"{SCRATCH[self.stage]}-*")) if self.stage in SCRATCH and self.manifest() else []
+
+
+class Work:
+    """A work folder: stage name to StageFolder."""
+
+    def __init__(self, path: Path, stages: dict[str, StageFolder]) -> None:
+        self.path = path
+        self.stages = stages
+
+    @classmethod
+    def of_settings(cls, path: Path, settings: dict[str, dict[str, Any]]) -> "Work":
+        """The folder of one recipe, finished or not; settings: for each stage, what decides its content."""
+        stages: dict[str, StageFolder] = {}
+        upstream = ""
+        for stage in STAGES:
+            identity = {
+                "stage": stage,
+                "format": FORMAT_VERSIONS[stage],
+                "settings": settings[stage],
+                "upstream": upstream,
+            }
+            upstream = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+            stages[stage] = StageFolder(stage, path / FOLDERS[stage], upstream, settings[stage])
+        return cls(path, stages)
+
+    @classmethod
+    def open(cls, path: Path) -> "Work":
+        """The folder of an earlier run, with the stages that it holds. Raises UserError for any other folder."""
+        if not is_work_folder(path):
+            raise UserError(f"{path} is no work folder of a run: it has no {RECIPE_FILE}.")
+        stages = {}
+        for stage in STAGES:
+            known = read_json(path / FOLDERS[stage] / "stage.json")
+            if known is not None:
+                stages[stage] = StageFolder(stage, path / FOLDERS[stage], known["fingerprint"], known["settings"])
+        return cls(path, stages)
+
+    def __getitem__(self, stage: str) -> StageFolder:
+        return self.stages[stage]
+
+    def claim(self, recipe_yaml: str, command: str) -> None:
+        """Make the folder this recipe's: refuse a folder of another recipe or of foreign files, clear leftovers.
+
+        Raises UserError naming the first stage that differs, the settings, and the command that reuses the rest.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"output {self.path} is a file. Give a folder that does not exist yet.")
+        if self.path.is_dir() and any(self.path.iterdir()) and not is_work_folder(self.path):
+            raise UserError(
+                f"output {self.path} holds other files, and is no work folder. Give a new or an empty folder."
+            )
+        for stage in self.stages.values():
+            known = read_json(stage.path / "stage.json")
+            if known is not None and known["fingerprint"] != stage.fingerprint:
+                raise UserError(self._differs(stage, known["settings"], command))
+        self.path.mkdir(parents=True, exist_ok=True)
+        (self.path / RECIPE_FILE).write_text(recipe_yaml)
+        for path in leftovers(self.path):
+            path.unlink(missing_ok=True)
+
+    def start(self, stage: str) -> StageFolder:
+        """Note in the stage's folder whose it is, before its first part is written."""
+        folder = self.stages[stage]
+        folder.path.mkdir(parents=True, exist_ok=True)
+        write_json(folder.path / "stage.json", {"fingerprint": folder.fingerprint, "settings": folder.settings})
+        return folder
+
+    def reuse(self, old: Path) -> list[str]:
+        """Take over, by hard links, the finished stages of another work folder that this recipe does not change."""
+        Work.open(old)
+        taken = []
+        for stage in self.stages.values():
+            source = dataclasses.replace(stage, path=old / stage.path.name)
+            if source.manifest() is None:
+                break
+            if stage.manifest() is None:
+                _link_folder(source.path, stage.path)
+                taken.append(stage.stage)
+        return taken
+
+    def _differs(self, stage: StageFolder, old: dict[str, Any], command: str) -> str:
+        changes = [
+            f"{name} was {json.dumps(old.get(name))}, is {json.dumps(stage.settings.get(name))}"
+            for name in sorted(old.keys() | stage.settings.keys())
+            if old.get(name) != stage.settings.get(name)
+        ]
+        what = "; ".join(changes) or "it was made by another version of this program"
+        return (
+            f"output {self.path} holds another recipe: from stage '{stage.stage}' on it differs ({what}). To keep both "
+            f"and reuse the stages that still hold, run: {command} --output {self.path}-2 --reuse {self.path}"
+        )
+
+
+def is_work_folder(path: Path) -> bool:
+    """Whether a folder was made by a run."""
+    return (path / RECIPE_FILE).is_file()
+
+
+def _link_folder(source: Path, target: Path) -> None:
+    """A copy of a folder that shares its files. The manifest comes last: until then the copy is not finished."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in sorted((path.name for path in source.iterdir()), key=lambda name: (name == "manifest.json", name)):
+        share_file(source / name, target / name)
+
+
+def clean(path: Path, first_stage: str | None = None) -> list[Path]:
+    """Delete temporary files and finished passes of a work folder, and its stages from `first_stage` on."""
+    work = Work.open(path)
+    removed = leftovers(path)
+    for stage, folder in work.stages.items():
+        if first_stage is not None and STAGES.index(stage) >= STAGES.index(first_stage):
+            removed.append(folder.path)
+        else:
+            removed += folder.scratch()
+    for found in removed:
+        if found.is_dir():
+            shutil.rmtree(found)
+        else:
+            found.unlink(missing_ok=True)
+    return removed
