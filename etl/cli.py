@@ -148,9 +148,9 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
         raise UserError("run needs a RECIPE.yaml; 'nextlong demo' writes one to start from.")
     recipe = load_recipe(options.recipe, overrides)
     if options.dry_run:
-        from etl.forecast import forecast
+        from etl.forecast import as_text, forecast
 
-        print(forecast(recipe))
+        print(as_text(forecast(recipe), recipe, options.workers))
         return 0
     from etl import pipeline
     from etl.engine import cluster_engine, local_engine

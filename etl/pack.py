@@ -37,7 +37,7 @@ def pack(
 
 def pack_partition(long_documents: pd.DataFrame, *, per_sequence: int, length_tokens: int) -> pd.DataFrame:
     """The packed sequences of a partition of long documents."""
-    return to_frame(_pack(to_table(long_documents, LONG_DOCUMENTS), per_sequence, length_tokens))
+    return to_frame(pack_table(to_table(long_documents, LONG_DOCUMENTS), per_sequence, length_tokens))
 
 
 def run(job: Job, engine: Engine) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def _pack_part(
     pieces = [pq.read_table(path, columns=columns).slice(start, stop - start) for path, start, stop in sources]
     schema = pa.schema([LONG_DOCUMENTS.field(column) for column in columns])
     documents = pa.concat_tables(pieces) if pieces else schema.empty_table()
-    table = _pack(documents, per_sequence, length_tokens)
+    table = pack_table(documents, per_sequence, length_tokens)
     write_table(folder / f"{name}.parquet", table, rows_per_group=max(1, 1_000_000 // (per_sequence * length_tokens)))
     account = Account()
     account.add("documents", read=documents.num_rows, kept=table.num_rows * per_sequence)
@@ -94,7 +94,8 @@ def _pack_part(
     return PartResult(files=[f"{name}.parquet"], rows=table.num_rows, account=account)
 
 
-def _pack(documents: pa.Table, per_sequence: int, length_tokens: int) -> pa.Table:
+def pack_table(documents: pa.Table, per_sequence: int, length_tokens: int) -> pa.Table:
+    """The packed sequences (columns of schemas.PACKED) of long documents of one length, in order."""
     sequences, _ = pack_documents(documents.num_rows, per_sequence, length_tokens)
     documents = documents.slice(0, len(sequences) * per_sequence)
     sources = documents["source"].to_pylist()

@@ -1,0 +1,35 @@
+# Everything happens in .venv; a second call installs nothing.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMPS := .venv/stamps
+
+.PHONY: demo test lint bench clean-venv
+
+demo: $(STAMPS)/demo
+	$(BIN)/nextlong demo
+
+test: $(STAMPS)/dev lint
+	$(BIN)/python -m pytest
+
+lint: $(STAMPS)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMPS)/dev
+	$(BIN)/python -m benchmarks
+
+$(STAMPS)/demo: setup.cfg constraints.txt | .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo]'
+	mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/dev: setup.cfg constraints.txt | .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	mkdir -p $(STAMPS) && touch $@ $(STAMPS)/demo
+
+.venv:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say which: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv .venv
+
+clean-venv:
+	rm -rf .venv

@@ -1,0 +1,230 @@
+"""Addresses of any fsspec file system in; the files behind them, in a fixed order, out."""
+
+import hashlib
+import logging
+import posixpath
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from glob import has_magic
+from typing import Any, BinaryIO, NamedTuple
+
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from nextlong.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+ENDINGS = {
+    "parquet": (".parquet",),
+    "jsonl": (".jsonl", ".ndjson", ".json"),
+    "text": (".txt", ".md", ".rst"),
+}
+"""Endings by format, in the order in which format=auto looks for them in a folder."""
+IO_THREADS = 16
+"""Requests in flight when many files are each asked for little."""
+
+_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+_IDENTITY_BYTES = 64 * 1024
+
+
+class InputFile(NamedTuple):
+    """One file of the input."""
+
+    path: str
+    """Absolute path, or URL."""
+    name: str
+    """Path relative to the input: the same after the input has moved."""
+    bytes: int
+    """Size as stored, that is, compressed."""
+    format: str
+    """parquet, jsonl or text."""
+
+    @property
+    def compression(self) -> str | None:
+        """gzip or zstd, by the ending; None: stored as it is."""
+        return _COMPRESSIONS.get(posixpath.splitext(self.path)[1].lower())
+
+
+def find_files(addresses: Sequence[str], wanted: str) -> list[InputFile]:
+    """The files behind addresses, sorted by name; what a folder or glob holds in other formats is logged and left out.
+
+    wanted: a format, or auto. Folders are searched recursively; hidden files and folders are skipped; a file matched
+    twice is listed once. Raises UserError for an address that is missing, matches nothing, or holds no known format.
+    """
+    found = [_find(address) for address in addresses]
+    labels = _labels([each.root for each in found])
+    files: dict[str, InputFile] = {}
+    for each in found:
+        for relative, file_format in _choose(each, wanted).items():
+            path, size = each.files[relative]
+            files.setdefault(path, InputFile(path, posixpath.join(labels[each.root], relative), size, file_format))
+    return sorted(files.values(), key=lambda file: file.name)
+
+
+def identify(files: Sequence[InputFile]) -> list[dict[str, Any]]:
+    """The files' identity for fingerprints, in the given order: name, bytes, sha256 of first and last 64 KiB."""
+    with ThreadPoolExecutor(IO_THREADS) as pool:
+        return list(pool.map(_identify, files))
+
+
+def open_file(file: InputFile) -> BinaryIO:
+    """The file's bytes as stored; raises UserError when it is gone or may not be read."""
+    filesystem, path = _filesystem(file.path)
+    try:
+        stream: BinaryIO = filesystem.open(path, "rb")
+    except FileNotFoundError as error:
+        raise UserError(f"{file.name} was in the input when it was listed, but {file.path} is gone.") from error
+    except PermissionError as error:
+        raise UserError(f"{file.name}: you may not read {file.path}. Change its permissions.") from error
+    return stream
+
+
+class _Found(NamedTuple):
+    address: str  # as the user wrote it
+    kind: str  # file, folder or glob
+    root: str  # what names are relative to
+    files: dict[str, tuple[str, int]]  # name relative to the root -> path or URL, bytes
+
+
+def _find(address: str) -> _Found:
+    """All files of one address but the hidden ones, whatever their format."""
+    filesystem, path = _filesystem(address)
+    try:
+        kind, root, sizes = _match(filesystem, path, address)
+    except UserError:
+        raise
+    except Exception as error:  # every library behind fsspec has its own
+        raise UserError(
+            f"input.path {address} cannot be listed: {type(error).__name__}: {error}. "
+            "Check the address, your permission and, if it is remote, the network."
+        ) from error
+    files = {}
+    for name, size in sizes.items():
+        relative = name.removeprefix(root).lstrip("/")
+        if kind == "file" or not any(part.startswith(".") for part in relative.split("/")):
+            full = name if isinstance(filesystem, LocalFileSystem) else filesystem.unstrip_protocol(name)
+            files[relative] = (full, size)
+    if not files:
+        reason = "matches no file" if kind == "glob" else "is a folder without files"
+        raise UserError(f"input.path {address} {reason} (hidden ones are skipped). Check the spelling.")
+    return _Found(address, kind, filesystem.unstrip_protocol(root), files)
+
+
+def _match(filesystem: Any, path: str, address: str) -> tuple[str, str, dict[str, int]]:
+    """Kind and root of an address, and its files with their sizes; a path that exists is not taken for a glob."""
+    try:
+        info = filesystem.info(path)
+    except FileNotFoundError:
+        if not has_magic(path):
+            raise UserError(
+                f"input.path {address} does not exist. Give a file, a glob, a folder or a URL; relative paths start "
+                "at the current directory."
+            ) from None
+        infos = filesystem.glob(path, detail=True).values()
+        plain = path[: next(place for place, letter in enumerate(path) if letter in "*?[")]
+        sizes = {each["name"]: _size(filesystem, each) for each in infos if each["type"] != "directory"}
+        return "glob", plain.rpartition("/")[0], sizes
+    if info["type"] == "directory":
+        return "folder", path, dict(_walk(filesystem, path))
+    return "file", path.rpartition("/")[0], {path: _size(filesystem, info)}
+
+
+def _walk(filesystem: Any, folder: str) -> Iterator[tuple[str, int]]:
+    """Files below a folder; fsspec's own search would leave out, silently, a folder that cannot be read."""
+    for info in filesystem.ls(folder, detail=True):
+        name = info["name"].rstrip("/")
+        if name == folder.rstrip("/") or posixpath.basename(name).startswith("."):
+            continue
+        if info["type"] == "directory":
+            yield from _walk(filesystem, name)
+        else:
+            yield name, _size(filesystem, info)
+
+
+def _size(filesystem: Any, info: Mapping[str, Any]) -> int:
+    """Bytes of a file; a link to a folder could lead in a circle, and one to nothing would be an empty file."""
+    if info.get("islink") and not filesystem.isfile(info["name"]):
+        raise UserError(
+            f"{info['name']} is a link to a folder or to nothing, which is not followed. Remove the link, or name "
+            "what it points to in input.path."
+        )
+    if info.get("size") is None:
+        raise UserError(f"{info['name']}: the server does not tell its size. Download it and give the local path.")
+    return int(info["size"])
+
+
+def _choose(found: _Found, wanted: str) -> dict[str, str]:
+    """The names to read, with their formats; a given format holds for all that a file or glob names, whatever its ending."""
+    if wanted != "auto" and found.kind != "folder":
+        return dict.fromkeys(found.files, wanted)
+    formats = {name: _format_of(name) for name in found.files}
+    present = [each for each in ENDINGS if each in formats.values() and wanted in ("auto", each)]
+    ignored = _count_endings([name for name in found.files if formats[name] not in present[:1]])
+    if not present:
+        looked_for = [f"{each}: {', '.join(ENDINGS[each])}" for each in ENDINGS if wanted in ("auto", each)]
+        raise UserError(
+            f"input.path {found.address} holds no file with a known ending, only {ignored}. Looked for "
+            f"{'; '.join(looked_for)} (jsonl and text also with .gz or .zst). For files with another ending, name "
+            "them by a glob and set input.format."
+        )
+    if ignored:
+        logger.info("input.path %s: reading %s, ignored %s", found.address, present[0], ignored)
+    return {name: present[0] for name in found.files if formats[name] == present[0]}
+
+
+def _format_of(name: str) -> str | None:
+    """The format that a name's ending stands for; parquet has its own compression inside."""
+    ending = _ending(name)
+    plain, last = posixpath.splitext(ending)
+    for each, endings in ENDINGS.items():
+        if ending in endings or (each != "parquet" and last in _COMPRESSIONS and plain in endings):
+            return each
+    return None
+
+
+def _ending(name: str) -> str:
+    """The ending in lower case, with the one before a compression: .jsonl.gz."""
+    stem, last = posixpath.splitext(posixpath.basename(name).lower())
+    return posixpath.splitext(stem)[1] + last if last in _COMPRESSIONS else last
+
+
+def _count_endings(names: Sequence[str]) -> str:
+    counts = Counter(_ending(name) or "without ending" for name in names)
+    return ", ".join(f"{number} {ending}" for ending, number in sorted(counts.items()))
+
+
+def _labels(roots: Sequence[str]) -> dict[str, str]:
+    """What names start with: nothing for one root; for several the shortest ends of their paths that tell them apart.
+
+    x/wiki/data and x/books/data give wiki/data and books/data.
+    """
+    parts = {root: root.split("/") for root in roots}
+    labels = dict.fromkeys(roots, "")
+    depth = 0
+    while len(set(labels.values())) < len(labels):
+        depth += 1
+        labels = {root: "/".join(each[-depth:]) for root, each in parts.items()}
+    return labels
+
+
+def _identify(file: InputFile) -> dict[str, Any]:
+    with open_file(file) as stream:
+        digest = hashlib.sha256(stream.read(_IDENTITY_BYTES))
+        stream.seek(max(0, file.bytes - _IDENTITY_BYTES))
+        digest.update(stream.read(_IDENTITY_BYTES))
+    return {"name": file.name, "bytes": file.bytes, "sha256": digest.hexdigest()}
+
+
+def _filesystem(address: str) -> tuple[Any, str]:
+    """The fsspec file system of an address, and the path in it."""
+    if "::" in address:
+        raise UserError(f"input.path {address} is a chain of addresses, which is not supported. Unpack or fetch it.")
+    try:
+        filesystem, path = url_to_fs(address)
+    except ImportError as error:
+        raise UserError(f"input.path {address} needs a package that is not installed: {error}.") from error
+    except ValueError as error:
+        raise UserError(f"input.path {address} cannot be opened: {error}.") from error
+    return filesystem, path

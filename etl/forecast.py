@@ -1,0 +1,148 @@
+"""A recipe in, what a run would do out: parts, disk and time, from a short measurement on this machine; writes nothing.
+
+One part of the corpus stands for all; chunking, tokenizing, embedding and searching are timed on a few chunks of it.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from etl.chunk import chunk_documents
+from etl.inputs import plan_splits, read_split
+from etl.job import Job, prepare
+from etl.recipe import Recipe
+from nextlong.budgeting import num_candidates
+from nextlong.embedding import Embedder
+from nextlong.indexing import Index, add, bytes_per_vector, choose_factory, new_index
+from nextlong.tokenizing import Tokenizer
+
+_SAMPLE_CHARS = 1_000_000
+_SAMPLE_CHUNKS = 48
+_SAMPLE_VECTORS = 20_000
+_ZSTD_RATIO = 0.4  # of text and of token ids, measured on English prose
+
+
+class Forecast(NamedTuple):
+    """Estimates for one run."""
+
+    num_parts: int
+    num_chars: float
+    num_chunks: float
+    num_tokens: float
+    num_long_documents: float
+    num_meta_chunks: float
+    factory: str
+    bytes_by_stage: dict[str, float]
+    seconds_by_stage: dict[str, float]
+    """Worker-seconds: divide by the number of workers."""
+
+
+def forecast(recipe: Recipe) -> Forecast:
+    """Estimate a run of a recipe. Raises UserError for what a run would refuse before its first stage."""
+    job = prepare(recipe)
+    splits = plan_splits(recipe.input, job.files)
+    read_seconds, split = _timed(lambda: read_split(splits[0], recipe.input).table)
+    texts = split["text"].drop_null()
+    chars_a_split = sum(len(text) for text in texts.to_pylist())
+    sample = _first_documents(texts.to_pylist())
+    chunk_seconds, part = _timed(lambda: chunk_documents(sample, Tokenizer(job.tokenizer_file), recipe.chunking))
+    sample_chars = max(1, sum(len(text) for text in sample["text"].to_pylist()))
+    scale = chars_a_split * len(splits) / sample_chars
+    num_chunks, num_tokens = part.chunks.num_rows * scale, len(part.tokens.ids) * scale
+    eligible = part.documents["num_chunks"].to_numpy()
+    eligible = eligible[eligible >= recipe.synthesis.min_meta_chunks]
+    wanted = min(recipe.synthesis.num_samples or np.inf, len(eligible) * scale)
+    num_meta_chunks = wanted * (eligible.mean() if len(eligible) else 0)
+    embed_seconds, dimensions = _embedding(job, part.chunks["text"].to_pylist()[:_SAMPLE_CHUNKS])
+    chosen = recipe.index.factory
+    factory = choose_factory(int(num_chunks), dimensions) if chosen == "auto" else chosen
+    long_tokens = wanted * recipe.synthesis.target_length_tokens
+    candidates = num_candidates(recipe.mining.num_candidates, 0)
+    packed = (recipe.packing.sequence_length_tokens or 0) > recipe.synthesis.target_length_tokens
+    return Forecast(
+        len(splits),
+        chars_a_split * len(splits),
+        num_chunks,
+        num_tokens,
+        wanted,
+        num_meta_chunks,
+        factory,
+        {
+            "read": chars_a_split * len(splits) * _ZSTD_RATIO,
+            "chunk": chars_a_split * len(splits) * _ZSTD_RATIO + 4 * num_tokens + 24 * num_chunks,
+            "embed": num_chunks * dimensions * np.dtype(recipe.embedding.dtype).itemsize,
+            "index": num_chunks * bytes_per_vector(new_index(factory, dimensions)),
+            "mine": num_meta_chunks * candidates * 12 * 0.7,
+            "interleave": long_tokens * 4 * _ZSTD_RATIO,
+            "pack": long_tokens * 4 * _ZSTD_RATIO if packed else 200 * wanted,
+        },
+        {
+            "read": 2 * read_seconds * len(splits),
+            "chunk": chunk_seconds * scale,
+            "embed": embed_seconds * num_chunks,
+            "mine": _search_seconds(dimensions, factory, num_chunks, candidates) * num_meta_chunks,
+        },
+    )
+
+
+def as_text(estimate: Forecast, recipe: Recipe, workers: int) -> str:
+    """The estimates for people."""
+    size, seconds, workers = estimate.bytes_by_stage, estimate.seconds_by_stage, max(1, workers)
+    gigabytes = ", ".join(f"{stage} {each / 1e9:,.2f}" for stage, each in size.items())
+    times = ", ".join(f"{stage} {each / workers:,.0f} s" for stage, each in seconds.items())
+    target = recipe.synthesis.target_length_tokens
+    return "\n".join(
+        [
+            f"input   about {estimate.num_chars / 1e6:,.1f} M characters in {estimate.num_parts} parts",
+            f"chunks  about {estimate.num_chunks:,.0f}, {estimate.num_tokens / 1e6:,.1f} M tokens",
+            f"index   {estimate.factory}",
+            f"output  {estimate.num_long_documents:,.0f} long documents of {target:,} tokens at most, from about "
+            f"{estimate.num_meta_chunks:,.0f} meta-chunks",
+            f"disk    about {sum(size.values()) / 1e9:,.2f} GB: {gigabytes}",
+            f"time    about {sum(seconds.values()) / workers / 60:,.1f} minutes on {workers} workers like this machine's:"
+            f" {times}",
+            "Measured on a few chunks here; building the index and writing are not in the time. Nothing was written.",
+        ]
+    )
+
+
+def _first_documents(texts: list[str]) -> pa.Table:
+    chosen, chars = [], 0
+    for text in texts:
+        if text.strip():
+            chosen.append(text[:_SAMPLE_CHARS])
+            chars += len(text)
+        if chars >= _SAMPLE_CHARS:
+            break
+    names = pa.array([""] * len(chosen), pa.string())
+    ids = pa.array(range(len(chosen)), pa.int64())
+    columns = {"doc_id": ids, "source_id": names, "text": pa.array(chosen, pa.large_string()), "source": names}
+    return pa.table(columns)
+
+
+def _embedding(job: Job, texts: list[str]) -> tuple[float, int]:
+    """Seconds a chunk, the model's loading not counted, and the dimensions of a vector."""
+    embedder = Embedder.load(job.model_folder, job.recipe.embedding)
+    embedder.embed(texts[:4])
+    seconds, _ = _timed(lambda: embedder.embed(texts))
+    return seconds / max(1, len(texts)), embedder.dimensions
+
+
+def _search_seconds(dimensions: int, factory: str, num_chunks: float, candidates: int) -> float:
+    """Seconds a query: exact search scales with the chunks; inverted lists are taken to visit a sixteenth of them."""
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((_SAMPLE_VECTORS, dimensions)).astype(np.float32)
+    flat = new_index("Flat", dimensions)
+    add(flat, vectors, 0)
+    seconds, _ = _timed(lambda: Index([flat], {"factory": "Flat"}).search(vectors[:256], candidates))
+    share = 1.0 if factory == "Flat" else 1 / 16
+    return seconds / 256 * max(1.0, share * num_chunks / _SAMPLE_VECTORS)
+
+
+def _timed(call: Callable[[], Any]) -> tuple[float, Any]:
+    started = time.perf_counter()
+    result = call()
+    return time.perf_counter() - started, result

@@ -1,0 +1,50 @@
+"""The arrows between the packages hold: etl -> nextlong, and the method needs neither Dask nor torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def _top_level_imports(path: Path) -> set[str]:
+    """Packages imported by a module outside its functions."""
+    names: set[str] = set()
+    tree = ast.parse(path.read_text())
+    inside = {
+        id(node) for function in ast.walk(tree) if isinstance(function, ast.FunctionDef) for node in ast.walk(function)
+    }
+    for node in ast.walk(tree):
+        if id(node) not in inside:
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names.add(node.module.split(".")[0])
+    return names
+
+
+def _modules(package: str) -> list[Path]:
+    paths = sorted((ROOT / package).rglob("*.py"))
+    assert paths, f"no modules in {package}"
+    return paths
+
+
+@pytest.mark.parametrize("path", _modules("nextlong"), ids=lambda path: path.name)
+def test_the_method_imports_no_engine_and_no_trainer(path: Path) -> None:
+    assert not _top_level_imports(path) & {"dask", "distributed", "torch", "transformers", "etl", "training", "pandas"}
+
+
+@pytest.mark.parametrize("path", _modules("etl"), ids=lambda path: path.name)
+def test_the_stages_import_no_trainer(path: Path) -> None:
+    assert not _top_level_imports(path) & {"torch", "transformers", "training"}
+
+
+def test_importing_the_method_loads_nothing_heavy() -> None:
+    modules = [f"nextlong.{path.stem}" for path in _modules("nextlong") if path.stem != "__init__"]
+    heavy = {"dask", "torch", "pandas", "transformers"}
+    code = f"import sys, {', '.join(modules)}\nprint(sorted({heavy} & set(sys.modules)))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
