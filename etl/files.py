@@ -156,7 +156,7 @@ def _size(filesystem: Any, info: Mapping[str, Any]) -> int:
 
 
 def _choose(found: _Found, wanted: str) -> dict[str, str]:
-    """The names to read, with their formats; a given format holds for all that a file or glob names, whatever its ending."""
+    """The names to read, with their formats; what a file or glob names has a given format whatever its ending."""
     if wanted != "auto" and found.kind != "folder":
         return dict.fromkeys(found.files, wanted)
     formats = {name: _format_of(name) for name in found.files}

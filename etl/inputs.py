@@ -1,33 +1,32 @@
-"""A user's corpus, at any fsspec address, in; a sorted list of its files and their identity out."""
+"""The recipe's section on the corpus in; its files, splits of even size, and each split as an Arrow table out."""
 
 import dataclasses
-import hashlib
 import logging
-import posixpath
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from glob import has_magic
-from typing import Any, BinaryIO, Literal, NamedTuple
+from functools import partial
+from itertools import chain, groupby
+from typing import Literal, NamedTuple
 
-from fsspec.core import url_to_fs
-from fsspec.implementations.local import LocalFileSystem
+import pyarrow as pa
 
+from etl.files import ENDINGS, IO_THREADS, InputFile, find_files, identify
+from etl.read_parquet import RowGroup, read_parquet, read_row_groups
+from etl.read_plain import read_lines, read_plain
+from etl.schemas import DOCUMENTS
+from etl.spans import Columns, Span
 from nextlong.config import require
 from nextlong.errors import UserError
 
+__all__ = ["Input", "InputFile", "ReadSplit", "Split", "identify", "list_files", "plan_splits", "read_split"]
+
 logger = logging.getLogger(__name__)
 
-OWN_COLUMNS = ("doc_id", "source_id", "text", "source")
-IO_THREADS = 16  # requests in flight when many files are each asked for little
-
-_ENDINGS = {
-    "parquet": (".parquet",),
-    "jsonl": (".jsonl", ".ndjson", ".json"),
-    "text": (".txt", ".md", ".rst"),
-}  # in the order in which format=auto looks for them in a folder
-_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
-_IDENTITY_BYTES = 64 * 1024
+_LEAST_PART_BYTES = 2**20
+_GREATEST_PART_BYTES = 64 * 2**20
+_LARGE_GROUP_BYTES = 4 * _GREATEST_PART_BYTES
+_PARTS = 16
+_UNITS_A_PART = 16  # a jsonl part is filled to within a sixteenth
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,9 +38,9 @@ class Input:
     format: Literal["auto", "parquet", "jsonl", "text"] = "auto"
     """auto: by the file's ending; in a folder parquet if there is any, else jsonl, else text."""
     text: str = "text"
-    """Column of the document's text; text files have no columns."""
+    """Column of the document's text; a text file is one document."""
     id: str | None = None
-    """Column of the document's id, kept as a string. None: the position in the input; of a text file, its name."""
+    """Column of the document's id, read as a string. None: the position in the input; of a text file, its name."""
     source: str | None = None
     """Column of the document's source. None, or null in a row: the file's name; of a text file, its folder's name."""
     keep: list[str] = dataclasses.field(default_factory=list)
@@ -52,214 +51,155 @@ class Input:
     """Rows a part, instead of part_bytes; jsonl files are then read once more to find their lines."""
 
     def __post_init__(self) -> None:
-        paths = [self.path] if isinstance(self.path, str) else self.path
-        require(bool(paths) and all(paths), "input.path", self.path, "a file, glob, folder or URL, or a list of them")
-        require(self.format in ("auto", *_ENDINGS), "input.format", self.format, f"one of auto, {', '.join(_ENDINGS)}")
+        require(bool(self.addresses) and all(self.addresses), "input.path", self.path, "one address or several")
+        require(self.format in ("auto", *ENDINGS), "input.format", self.format, f"one of auto, {', '.join(ENDINGS)}")
         for name in ("text", "id", "source"):
             require(getattr(self, name) != "", f"input.{name}", "", "the name of a column")
-        unique = len(set(self.keep)) == len(self.keep)
-        require(unique and all(self.keep), "input.keep", self.keep, "names of columns, each once")
-        clash = sorted(set(self.keep) & set(OWN_COLUMNS))
-        require(not clash, "input.keep", self.keep, f"free of our own columns ({', '.join(OWN_COLUMNS)})")
+        is_unique = len(set(self.keep)) == len(self.keep)
+        require(is_unique and all(self.keep), "input.keep", self.keep, "names of columns, each once")
+        is_free = not set(self.keep) & set(DOCUMENTS.names)
+        require(is_free, "input.keep", self.keep, f"free of our own columns: {', '.join(DOCUMENTS.names)}")
         for name in ("part_bytes", "part_rows"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"input.{name}", value, "at least 1, or null")
         if self.part_bytes is not None and self.part_rows is not None:
             raise UserError("input.part_bytes and input.part_rows are both set. Set one of them to null.")
 
-
-class InputFile(NamedTuple):
-    """One file of the input."""
-
-    path: str
-    """Absolute path, or URL."""
-    name: str
-    """Path relative to the input: the same after the input has moved."""
-    bytes: int
-    """Size as stored, that is, compressed."""
-    format: str
-    """parquet, jsonl or text."""
+    @property
+    def addresses(self) -> list[str]:
+        """`path` as a list."""
+        return [self.path] if isinstance(self.path, str) else self.path
 
     @property
-    def compression(self) -> str | None:
-        """gzip or zstd, by the ending; None: stored as it is."""
-        return _COMPRESSIONS.get(posixpath.splitext(self.path)[1].lower())
+    def columns(self) -> Columns:
+        """The columns to read."""
+        return Columns(self.text, self.id, self.source, tuple(self.keep))
+
+
+class Split(NamedTuple):
+    """What one task reads: consecutive spans of the input. It is small, and travels to workers."""
+
+    spans: tuple[Span, ...]
+
+
+class ReadSplit(NamedTuple):
+    """The rows of a split."""
+
+    table: pa.Table
+    """source_id (null without an id column), text, source and the kept columns; every row, in input order."""
+    num_replaced: int
+    """Rows in which lone surrogates or bytes that are no UTF-8 became U+FFFD."""
 
 
 def list_files(settings: Input) -> list[InputFile]:
-    """The files of the input, sorted by name; what a folder or glob holds in other formats is logged and left out.
+    """The files of the input, sorted by name; see `find_files`."""
+    return find_files(settings.addresses, settings.format)
 
-    Folders are searched recursively; hidden files and folders are skipped; a file matched twice is listed once.
-    Raises UserError for an address that is missing, matches nothing, or holds nothing in a known format.
+
+def plan_splits(settings: Input, files: Sequence[InputFile]) -> list[Split]:
+    """The input cut into splits that follow from files and settings alone, from parquet footers and file sizes.
+
+    A split reaches the part's size unless it is the last, and exceeds it by less than its last row group, line or
+    whole file: a row group, a line, a text file and a compressed file are never cut, and small files share a split.
+    Raises UserError for a damaged parquet file and for columns that are missing or of another type.
     """
-    addresses = [settings.path] if isinstance(settings.path, str) else settings.path
-    found = [_find(address) for address in addresses]
-    labels = _labels([each.root for each in found])
-    files: dict[str, InputFile] = {}
-    for each in found:
-        for relative, file_format in _choose(each, settings.format).items():
-            path, size = each.files[relative]
-            files.setdefault(path, InputFile(path, posixpath.join(labels[each.root], relative), size, file_format))
-    return sorted(files.values(), key=lambda file: file.name)
-
-
-def identify(files: Sequence[InputFile]) -> list[dict[str, Any]]:
-    """The input's identity for fingerprints, in the given order: name, bytes, sha256 of first and last 64 KiB."""
+    columns = settings.columns
+    if any(file.format == "text" for file in files) and (columns.id or columns.source or columns.keep):
+        raise UserError("input.id, input.source and input.keep name columns, but text files have none. Leave them out.")
     with ThreadPoolExecutor(IO_THREADS) as pool:
-        return list(pool.map(_identify, files))
+        groups = list(pool.map(partial(_row_groups, columns=columns), files))
+    sizes = [
+        sum(group.text_bytes for group in each) if file.format == "parquet" else file.bytes
+        for file, each in zip(files, groups, strict=True)
+    ]
+    _warn_of_large_groups(files, groups)
+    part_bytes = settings.part_bytes or min(max(sum(sizes) // _PARTS, _LEAST_PART_BYTES), _GREATEST_PART_BYTES)
+    if settings.part_rows is not None:
+        return list(_fill(chain.from_iterable(map(_units_by_rows, files, groups)), settings.part_rows))
+    cut = partial(_units_by_bytes, step=max(1, part_bytes // _UNITS_A_PART))
+    return list(_fill(chain.from_iterable(map(cut, files, groups)), part_bytes))
 
 
-def open_file(file: InputFile) -> BinaryIO:
-    """The file's bytes as stored; raises UserError when it has gone or may not be read."""
-    filesystem, path = _filesystem(file.path)
-    try:
-        stream: BinaryIO = filesystem.open(path, "rb")
-    except (FileNotFoundError, PermissionError) as error:
-        raise UserError(f"input file {file.path} cannot be opened: {error.strerror or 'it is missing'}.") from error
-    return stream
+def read_split(split: Split, settings: Input) -> ReadSplit:
+    """Read one split. Memory: about twice its text, in parquet files its largest row group on top.
 
-
-class _Found(NamedTuple):
-    address: str  # as the user wrote it
-    kind: str  # file, folder or glob
-    root: str  # what names are relative to
-    files: dict[str, tuple[str, int]]  # name relative to the root -> path or URL, bytes
-
-
-def _find(address: str) -> _Found:
-    """All files of one address but the hidden ones, whatever their format."""
-    filesystem, path = _filesystem(address)
-    try:
-        kind, root, infos = _match(filesystem, path, address)
-    except UserError:
-        raise
-    except Exception as error:  # every library behind fsspec has its own
-        raise UserError(
-            f"input.path {address} cannot be listed: {type(error).__name__}: {error}. "
-            "Check the address, your permission and, if it is remote, the network."
-        ) from error
-    files = {}
-    for name, size in infos.items():
-        relative = name.removeprefix(root).lstrip("/")
-        if kind == "file" or not any(part.startswith(".") for part in relative.split("/")):
-            full = name if isinstance(filesystem, LocalFileSystem) else filesystem.unstrip_protocol(name)
-            files[relative] = (full, size)
-    if not files:
-        reason = "matches no file" if kind == "glob" else "is a folder without files"
-        raise UserError(f"input.path {address} {reason} (hidden ones are skipped). Check the spelling.")
-    return _Found(address, kind, filesystem.unstrip_protocol(root), files)
-
-
-def _match(filesystem: Any, path: str, address: str) -> tuple[str, str, dict[str, int]]:
-    """What an address is, what its names are relative to, and its files with their sizes; an existing path is no glob."""
-    try:
-        info = filesystem.info(path)
-    except FileNotFoundError:
-        if not has_magic(path):
-            raise UserError(
-                f"input.path {address} does not exist. Give a file, a glob in quotes, a folder or a URL; relative "
-                "paths start at the current directory."
-            ) from None
-        infos = filesystem.glob(path, detail=True).values()
-        plain = path[: next(i for i, letter in enumerate(path) if letter in "*?[")]
-        files = {each["name"]: _size(filesystem, each) for each in infos if each["type"] != "directory"}
-        return "glob", plain.rpartition("/")[0], files
-    if info["type"] == "directory":
-        return "folder", path, dict(_walk(filesystem, path))
-    return "file", path.rpartition("/")[0], {path: _size(filesystem, info)}
-
-
-def _walk(filesystem: Any, folder: str) -> Iterator[tuple[str, int]]:
-    """Files below a folder; unlike fsspec's own search it enters no hidden folder and raises on one it cannot read."""
-    for info in filesystem.ls(folder, detail=True):
-        name = info["name"].rstrip("/")
-        if name == folder.rstrip("/") or posixpath.basename(name).startswith("."):
-            continue
-        if info["type"] == "directory":
-            yield from _walk(filesystem, name)
-        else:
-            yield name, _size(filesystem, info)
-
-
-def _size(filesystem: Any, info: Mapping[str, Any]) -> int:
-    """Bytes of a file; a link to a folder could lead in a circle, and one to nothing would be an empty file."""
-    if info.get("islink") and not filesystem.isfile(info["name"]):
-        raise UserError(
-            f"{info['name']} is a link to a folder or to nothing, which is not followed. Remove it, or name the "
-            "folder in input.path."
-        )
-    if info.get("size") is None:
-        raise UserError(f"{info['name']}: the server does not tell its size. Download it and give the local path.")
-    return int(info["size"])
-
-
-def _choose(found: _Found, wanted: str) -> dict[str, str]:
-    """Format of every file to read: of a file or glob all in a given format, of a folder those with its endings."""
-    if wanted != "auto" and found.kind != "folder":
-        return dict.fromkeys(found.files, wanted)
-    formats = {name: _format(name) for name in found.files}
-    chosen = wanted if wanted != "auto" else next((each for each in _ENDINGS if each in formats.values()), None)
-    counts = Counter(_ending(name) for name in found.files if formats[name] != chosen)
-    ignored = ", ".join(f"{number} {ending or 'without ending'}" for ending, number in sorted(counts.items()))
-    if chosen not in formats.values():
-        looked_for = _ENDINGS if wanted == "auto" else {wanted: _ENDINGS[wanted]}
-        endings = "; ".join(f"{name}: {', '.join(each)}" for name, each in looked_for.items())
-        raise UserError(
-            f"input.path {found.address} holds no file with a known ending, only {ignored}. Looked for {endings} "
-            "(jsonl and text also with .gz or .zst). For another ending, name the files by a glob and set input.format."
-        )
-    if ignored:
-        logger.info("input.path %s: reading %s, ignored %s", found.address, chosen, ignored)
-    return {name: each for name, each in formats.items() if each is not None and each == chosen}
-
-
-def _format(name: str) -> str | None:
-    return next((each for each, endings in _ENDINGS.items() if _is_one_of(_ending(name), endings, each)), None)
-
-
-def _is_one_of(ending: str, endings: Sequence[str], file_format: str) -> bool:
-    plain, last = posixpath.splitext(ending)
-    return ending in endings or (file_format != "parquet" and last in _COMPRESSIONS and plain in endings)
-
-
-def _ending(name: str) -> str:
-    """The ending in lower case, with the one before a compression: .jsonl.gz."""
-    stem, last = posixpath.splitext(posixpath.basename(name).lower())
-    return posixpath.splitext(stem)[1] + last if last in _COMPRESSIONS else last
-
-
-def _labels(roots: Sequence[str]) -> dict[str, str]:
-    """What names start with: nothing for one root; for several the shortest ends of their paths that tell them apart.
-
-    x/wiki/data and x/books/data give wiki/data and books/data.
+    Raises UserError, with the file and its line or row, for what cannot be read.
     """
-    parts = {root: root.strip("/").split("/") for root in roots}
-    labels = dict.fromkeys(roots, "")
-    depth = 0
-    while len(set(labels.values())) < len(labels):
-        depth += 1
-        labels = {root: "/".join(each[-depth:]) for root, each in parts.items()}
-    return labels
+    tables = [settings.columns.schema.empty_table()]
+    num_replaced = 0
+    for table, number in _read_spans(split.spans, settings.columns):
+        tables.append(table)
+        num_replaced += number
+    return ReadSplit(pa.concat_tables(tables), num_replaced)
 
 
-def _identify(file: InputFile) -> dict[str, Any]:
-    with open_file(file) as stream:
-        digest = hashlib.sha256(stream.read(_IDENTITY_BYTES))
-        stream.seek(max(0, file.bytes - _IDENTITY_BYTES))
-        digest.update(stream.read(_IDENTITY_BYTES))
-    return {"name": file.name, "bytes": file.bytes, "sha256": digest.hexdigest()}
+_Unit = tuple[Span, int]  # what is not cut further, and its size in bytes or rows
 
 
-def _filesystem(address: str) -> tuple[Any, str]:
-    """The fsspec file system of an address, and the path in it."""
-    if "::" in address:
-        raise UserError(
-            f"input.path {address} is a chain of addresses, which is not supported. Unpack it, or fetch it."
+def _row_groups(file: InputFile, columns: Columns) -> list[RowGroup]:
+    return read_row_groups(file, columns) if file.format == "parquet" else []
+
+
+def _warn_of_large_groups(files: Sequence[InputFile], groups: Sequence[Sequence[RowGroup]]) -> None:
+    sizes = [(group.text_bytes, file.name) for file, each in zip(files, groups, strict=True) for group in each]
+    largest, name = max(sizes, default=(0, ""))
+    if largest > _LARGE_GROUP_BYTES:
+        logger.warning(
+            "input: a row group of %s holds %d MiB of text and is read at once, three times that in memory. "
+            "Rewrite the file with smaller row groups if workers run out of it.",
+            name,
+            largest // 2**20,
         )
-    try:
-        filesystem, path = url_to_fs(address)
-    except ImportError as error:
-        raise UserError(f"input.path {address} needs a package that is not installed: {error}.") from error
-    except ValueError as error:
-        raise UserError(f"input.path {address} cannot be opened: {error}.") from error
-    return filesystem, path
+
+
+def _units_by_rows(file: InputFile, groups: Sequence[RowGroup]) -> Iterator[_Unit]:
+    whole = Span(file, 0, None)
+    if file.format == "parquet":
+        for number, group in enumerate(groups):
+            yield Span(file, number, number + 1), group.num_rows
+    elif file.format == "jsonl":
+        lines = ((position, position + len(line), bool(line.strip())) for position, line in read_lines(whole))
+        if file.compression:
+            yield whole, sum(is_row for _, _, is_row in lines)
+        else:
+            yield from ((Span(file, start, stop), int(is_row)) for start, stop, is_row in lines)
+    else:
+        yield whole, 1
+
+
+def _units_by_bytes(file: InputFile, groups: Sequence[RowGroup], step: int) -> Iterator[_Unit]:
+    """step: bytes of jsonl a unit; where they end inside a line, the line belongs to the unit in which it begins."""
+    if file.format == "parquet":
+        for number, group in enumerate(groups):
+            yield Span(file, number, number + 1), group.text_bytes
+    elif file.format == "jsonl" and not file.compression:
+        for start in range(0, file.bytes, step):
+            stop = min(start + step, file.bytes)
+            yield Span(file, start, stop), stop - start
+    else:
+        yield Span(file, 0, None), file.bytes
+
+
+def _fill(units: Iterable[_Unit], limit: int) -> Iterator[Split]:
+    """Consecutive units until they reach the limit; those that touch become one span."""
+    spans: list[Span] = []
+    filled = 0
+    for span, size in units:
+        if spans and spans[-1].file == span.file:
+            spans[-1] = spans[-1]._replace(stop=span.stop)
+        else:
+            spans.append(span)
+        filled += size
+        if filled >= limit:
+            yield Split(tuple(spans))
+            spans, filled = [], 0
+    if spans:
+        yield Split(tuple(spans))
+
+
+def _read_spans(spans: Iterable[Span], columns: Columns) -> Iterator[tuple[pa.Table, int]]:
+    for is_parquet, group in groupby(spans, key=lambda span: span.file.format == "parquet"):
+        if is_parquet:
+            yield from chain.from_iterable(read_parquet(span, columns) for span in group)
+        else:
+            yield from read_plain(group, columns)

@@ -50,14 +50,14 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def corpus_file(shared: Path) -> Path:
-    """120 documents in two row groups, with exact copies, an empty text, a null and a blank one."""
+    """120 documents in twelve row groups, with exact copies, an empty text, a null and a blank one."""
     texts = make_texts(120)
     texts[50] = texts[7]
     texts[51] = (texts[7][0], texts[7][1] + "\nOne more line.")
     rows = [{"id": f"doc-{place}", "text": text, "source": topic} for place, (topic, text) in enumerate(texts)]
     rows[10]["text"], rows[11]["text"], rows[12]["text"] = None, "", " \n\n "
     path = shared / "corpus.parquet"
-    pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=40)
+    pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=10)
     return path
 
 

@@ -1,0 +1,89 @@
+"""What is read of the input: columns of a stretch of a file; and how a file is opened and its damage told."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BufferedReader
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from etl.files import InputFile, open_file
+from etl.schemas import DOCUMENTS
+from nextlong.errors import UserError
+
+BUFFER_BYTES = 64 * 1024
+"""Bytes of content read at a time."""
+
+
+class Columns(NamedTuple):
+    """Names of the columns to read."""
+
+    text: str
+    id: str | None
+    source: str | None
+    keep: tuple[str, ...]
+
+    @property
+    def roles(self) -> list[tuple[str, str]]:
+        """(setting, column) of every column wanted."""
+        single = [("text", self.text), ("id", self.id), ("source", self.source)]
+        return [(role, name) for role, name in single if name is not None] + [("keep", name) for name in self.keep]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """source_id, text, source and the kept columns, strings all."""
+        own = [field for field in DOCUMENTS if field.name != "doc_id"]
+        return pa.schema(own + [pa.field(name, pa.string()) for name in self.keep])
+
+
+class Span(NamedTuple):
+    """Part of a file, or all of it."""
+
+    file: InputFile
+    start: int
+    """parquet: first row group; jsonl: first byte, a line belonging to the span in which its own first byte lies."""
+    stop: int | None
+    """The row group or byte after the last; None: to the end, as for compressed and text files."""
+
+
+@contextmanager
+def open_decompressed(file: InputFile) -> Iterator[BufferedReader]:
+    """The file's content. Arrow decompresses, since it notices a zstd file that is cut short and needs no package."""
+    if file.compression and not file.bytes:
+        raise UserError(f"{file.name} is empty, not even a {file.compression} header. Fetch it again.")
+    with (
+        open_file(file) as raw,
+        pa.input_stream(raw, compression=file.compression) as stream,
+        BufferedReader(stream, BUFFER_BYTES) as buffered,
+    ):
+        yield buffered
+
+
+@contextmanager
+def telling_damage(file: InputFile, where: Callable[[], str]) -> Iterator[None]:
+    """Turn a decoder's error into UserError; `where` is called then. Errors of disk and network, with errno, pass."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        if getattr(error, "errno", None) is not None or not (file.compression or file.format == "parquet"):
+            raise
+        if "too much memory" in str(error):
+            raise UserError(
+                f"{file.name} was compressed with a zstd window above 128 MiB, which cannot be read. Decompress it: "
+                "zstd -d --long=31 FILE"
+            ) from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"{file.name} is damaged or cut short, {where()} ({reason}). Fetch it again.") from error
+
+
+def decode_utf8(data: bytes | bytearray) -> tuple[str, bool]:
+    """Text, and whether bytes that are no UTF-8 became U+FFFD."""
+    try:
+        return data.decode(), False
+    except UnicodeDecodeError:
+        return data.decode(errors="replace"), True
+
+
+def without_id(name: str) -> str:
+    """What to say of a document that has no id."""
+    return f"{name!r} (input.id) is missing or null. Give every document an id, or leave input.id out to number them."
