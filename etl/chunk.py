@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import dask
-import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -21,7 +19,7 @@ from etl.engine import Engine
 from etl.job import Job
 from etl.lookup import loaded
 from etl.parts import PartResult, file_facts, share_file, write_array, write_raw, write_table, written_aside
-from etl.schemas import CHUNKS, DOCUMENT_CHUNKS, meta, to_frame
+from etl.schemas import CHUNKS, DOCUMENT_CHUNKS, to_frame
 from nextlong.accounting import Account
 from nextlong.chunking import Chunks, chunk_document, text_hashes
 from nextlong.config import Chunking
@@ -38,20 +36,6 @@ class ChunkedPart(NamedTuple):
     tokens: TokenIds
     hashes: NDArray[np.uint64]
     account: Account
-
-
-def chunk(documents: dd.DataFrame, *, tokenizer: str, chunking: Chunking = Chunking()) -> dd.DataFrame:
-    """The chunks of documents as a lazy Dask dataframe (columns of schemas.CHUNKS), one partition a partition.
-
-    chunk_ids are dense and follow the documents' order, so each partition waits for the counts of those before it.
-    """
-    first_id: Any = 0
-    numbered = []
-    for partition in documents.to_delayed():
-        chunks = dask.delayed(chunk_partition)(partition, tokenizer=tokenizer, chunking=chunking)
-        numbered.append(dask.delayed(_numbered)(chunks, first_id))
-        first_id = dask.delayed(_next_id)(chunks, first_id)
-    return dd.from_delayed(numbered, meta=meta(CHUNKS))
 
 
 def chunk_partition(documents: pd.DataFrame, *, tokenizer: str, chunking: Chunking) -> pd.DataFrame:
@@ -142,14 +126,6 @@ def _cut(texts: Sequence[str], tokenizer: Tokenizer, chunking: Chunking) -> list
 
 def _tokenizer(name: str) -> Tokenizer:
     return loaded(lambda: Tokenizer.load(name), "tokenizer", name)
-
-
-def _numbered(chunks: pd.DataFrame, first_id: int) -> pd.DataFrame:
-    return chunks.assign(chunk_id=chunks["chunk_id"] + first_id)
-
-
-def _next_id(chunks: pd.DataFrame, first_id: int) -> int:
-    return first_id + len(chunks)
 
 
 def _cut_part(folder: Path, name: str, *, documents: Path, tokenizer_file: Path, chunking: Chunking) -> PartResult:

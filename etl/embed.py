@@ -3,34 +3,24 @@
 from pathlib import Path
 from typing import Any
 
-import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from nextlong.embedding import Embedder, resolve_model
 
 from etl.engine import Engine
 from etl.job import Job
 from etl.lookup import loaded
 from etl.parts import PartResult, write_array
-from etl.schemas import embeddings, meta, to_frame
+from etl.schemas import embeddings, to_frame
 from nextlong.accounting import Account
 from nextlong.config import Embedding
-
-
-def embed(chunks: dd.DataFrame, *, embedding: Embedding) -> dd.DataFrame:
-    """The embeddings of chunks as a lazy Dask dataframe: chunk_id, embedding (a list of d numbers)."""
-    folder = resolve_model(embedding.model).absolute()
-    dimensions = _embedder(folder, embedding).dimensions
-    return chunks.map_partitions(
-        embed_partition, model_folder=folder, embedding=embedding, meta=meta(embeddings(dimensions))
-    )
+from nextlong.embedding import Embedder
 
 
 def embed_partition(chunks: pd.DataFrame, *, model_folder: Path, embedding: Embedding) -> pd.DataFrame:
     """The embeddings of a partition of chunks."""
-    embedder = _embedder(model_folder, embedding)
+    embedder = loaded_embedder(model_folder, embedding)
     vectors = embedder.embed(chunks["text"].tolist()).vectors.astype(np.float16, copy=False)
     column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), embedder.dimensions)
     schema = embeddings(embedder.dimensions)
@@ -55,13 +45,13 @@ def run(job: Job, engine: Engine) -> dict[str, Any]:
     return stage.finish(markers, values={name: markers[0]["values"][name] for name in ("dimensions", "max_tokens")})
 
 
-def _embedder(folder: Path, embedding: Embedding) -> Embedder:
+def loaded_embedder(folder: Path, embedding: Embedding) -> Embedder:
     return loaded(lambda: Embedder.load(folder, embedding), "embedder", folder, embedding)
 
 
 def _embed_part(folder: Path, name: str, *, chunks: Path, model_folder: Path, embedding: Embedding) -> PartResult:
     texts = pq.read_table(chunks, columns=["text"])["text"].to_pylist()
-    embedder = _embedder(model_folder, embedding)
+    embedder = loaded_embedder(model_folder, embedding)
     embedded = embedder.embed(texts)
     write_array(folder / f"{name}.npy", embedded.vectors)
     account = Account()

@@ -93,7 +93,7 @@ def as_text(estimate: Forecast, recipe: Recipe, workers: int) -> str:
     size, seconds, workers = estimate.bytes_by_stage, estimate.seconds_by_stage, max(1, workers)
     gigabytes = ", ".join(f"{stage} {each / 1e9:,.2f}" for stage, each in size.items())
     times = ", ".join(f"{stage} {each / workers:,.0f} s" for stage, each in seconds.items())
-    target = recipe.synthesis.target_length_tokens
+    target, minutes = recipe.synthesis.target_length_tokens, sum(seconds.values()) / workers / 60
     return "\n".join(
         [
             f"input   about {estimate.num_chars / 1e6:,.1f} M characters in {estimate.num_parts} parts",
@@ -102,8 +102,7 @@ def as_text(estimate: Forecast, recipe: Recipe, workers: int) -> str:
             f"output  {estimate.num_long_documents:,.0f} long documents of {target:,} tokens at most, from about "
             f"{estimate.num_meta_chunks:,.0f} meta-chunks",
             f"disk    about {sum(size.values()) / 1e9:,.2f} GB: {gigabytes}",
-            f"time    about {sum(seconds.values()) / workers / 60:,.1f} minutes on {workers} workers like this machine's:"
-            f" {times}",
+            f"time    about {minutes:,.1f} minutes on {workers} workers of this speed: {times}",
             "Measured on a few chunks here; building the index and writing are not in the time. Nothing was written.",
         ]
     )

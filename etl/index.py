@@ -7,14 +7,12 @@ and choose nprobe. Passes over the embeddings: one, and a second over all for th
 from pathlib import Path
 from typing import Any
 
-import dask.dataframe as dd
 import faiss
 
 from etl.engine import Engine
 from etl.job import Job
 from etl.lookup import EmbeddingStore, embedding_store, loaded
 from etl.parts import PartResult, write_json, written_aside
-from etl.schemas import vectors_of
 from etl.work import StageFolder
 from nextlong.accounting import Account
 from nextlong.config import Indexing
@@ -34,18 +32,6 @@ from nextlong.indexing import (
 )
 
 
-def index(embeddings: dd.DataFrame, *, indexing: Indexing = Indexing()) -> Index:
-    """Compute embeddings (chunk_id, embedding) and build their index now, in memory: for exploring, not for scale."""
-    frame = embeddings.compute().sort_values("chunk_id")
-    vectors = vectors_of(frame)
-    store = EmbeddingStore([vectors])
-    empty = _trained(store, indexing)
-    add(empty, vectors, 0)
-    built = Index([empty], _facts(store, indexing, []))
-    measure(built, store, indexing)
-    return built
-
-
 def run(job: Job, engine: Engine) -> dict[str, Any]:
     """Write the index of a job's embeddings: trained.faiss, the shards, index.json; returns the manifest."""
     stage = job.work.start("index")
@@ -60,6 +46,16 @@ def run(job: Job, engine: Engine) -> dict[str, Any]:
     last = stage.part(0, _measure_part, prefix="index", shards=[f"{part.name}.faiss" for part in shards], **arguments)
     measured = engine.run([last], doing="measure recall", unit="part")[0]
     return stage.finish(markers, files=measured["files"], values=measured["values"])
+
+
+def built(store: EmbeddingStore, indexing: Indexing) -> Index:
+    """An index of all embeddings of a store, in memory."""
+    empty = _trained(store, indexing)
+    for array, first in zip(store.arrays, store.firsts, strict=True):
+        add(empty, array, first)
+    index = Index([empty], _facts(store, indexing, []))
+    measure(index, store, indexing)
+    return index
 
 
 def open_index(stage: StageFolder) -> Index:
@@ -82,10 +78,8 @@ def _shard_part(
 ) -> PartResult:
     store = embedding_store(embeddings)
     shard = faiss.read_index(str(folder / "trained-00000.faiss"))
-    next_id = sum(len(array) for array in store.arrays[:first])
-    for array in store.arrays[first:last]:
-        add(shard, array, next_id)
-        next_id += len(array)
+    for array, first_id in list(zip(store.arrays, store.firsts, strict=True))[first:last]:
+        add(shard, array, first_id)
     with written_aside(folder / f"{name}.faiss") as aside:
         faiss.write_index(shard, str(aside))
     account = Account()

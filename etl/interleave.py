@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import dask
-import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -24,56 +22,13 @@ from etl.job import Job
 from etl.lookup import ChunkStore, chunk_store
 from etl.mine import CorpusMeans
 from etl.parts import PartResult, write_table
-from etl.schemas import LONG_DOCUMENTS, meta, to_frame
+from etl.schemas import LONG_DOCUMENTS
 from etl.work import StageFolder
 from nextlong.accounting import Account
-from nextlong.chunking import text_hashes
 from nextlong.config import Chunking, Synthesis
 from nextlong.errors import UserError
-from nextlong.tokenizing import Tokenizer
 
 log = logging.getLogger(__name__)
-
-
-def interleave(
-    negatives: dd.DataFrame,
-    *,
-    chunks: dd.DataFrame,
-    tokenizer: str,
-    synthesis: Synthesis,
-    chunking: Chunking = Chunking(),
-) -> dd.DataFrame:
-    """Long documents as a lazy Dask dataframe (columns of schemas.LONG_DOCUMENTS), one partition a partition.
-
-    The document's doc_id serves as sample_id. The token ids of all chunks are gathered in memory: for exploring; a run
-    reads them from files.
-    """
-    partitions = chunks.to_delayed()
-    store = dask.delayed(memory_store)(partitions, tokenizer)
-    means = dask.delayed(mine.means_of)(partitions)
-    documents = dask.delayed(_all_draws)(partitions)
-    made = [
-        dask.delayed(interleave_partition)(part, documents, store, means, synthesis=synthesis, chunking=chunking)
-        for part in negatives.to_delayed()
-    ]
-    return dd.from_delayed(made, meta=meta(LONG_DOCUMENTS))
-
-
-def interleave_partition(
-    negatives: pd.DataFrame,
-    documents: dict[int, Draw],
-    store: ChunkStore,
-    means: CorpusMeans,
-    *,
-    synthesis: Synthesis,
-    chunking: Chunking,
-) -> pd.DataFrame:
-    """The long documents of a partition of candidates; documents: by the chunk_id of their first chunk."""
-    drawn = [documents[chunk_id] for chunk_id in negatives["chunk_id"].tolist() if chunk_id in documents]
-    plans = plan(
-        drawn, candidates_of(pa.Table.from_pandas(negatives, preserve_index=False)), store, means, synthesis, chunking
-    )
-    return to_frame(fill(plans, store))
 
 
 def run(job: Job, engine: Engine) -> dict[str, Any]:
@@ -131,21 +86,6 @@ def fill(plans: pa.Table, store: ChunkStore) -> pa.Table:
     offsets = np.cumsum([0, *lengths.tolist()], dtype=np.int32)
     table = kept.append_column("input_ids", pa.ListArray.from_arrays(offsets, ids))
     return table.select(LONG_DOCUMENTS.names).cast(LONG_DOCUMENTS)
-
-
-def _all_draws(partitions: Sequence[pd.DataFrame]) -> dict[int, Draw]:
-    """Every document of a corpus in memory, by its first chunk; its doc_id stands for what only a run knows."""
-    documents = pd.concat([mine.documents_of(part) for part in partitions])
-    documents = documents.assign(source_id=documents["doc_id"].astype(str), source="")
-    return {draw.first_chunk_id: draw._replace(sample_id=draw.doc_id) for draw in draws_of(documents)}
-
-
-def memory_store(chunks: Sequence[pd.DataFrame], tokenizer: str) -> ChunkStore:
-    """A chunk store of all chunks held in memory, for small corpora."""
-    texts = [text for part in chunks for text in part["text"].tolist()]
-    joiners = [joiner for part in chunks for joiner in part["joiner"].tolist()]
-    tokens = Tokenizer.load(tokenizer).encode([text + joiner for text, joiner in zip(texts, joiners, strict=True)])
-    return ChunkStore(tokens.offsets, text_hashes(texts), tokens.ids)
 
 
 def _plan(job: Job, engine: Engine, stage: StageFolder, drawn: pd.DataFrame) -> tuple[list[dict[str, Any]], np.ndarray]:

@@ -3,11 +3,10 @@
 import dataclasses
 from pathlib import Path
 
-from nextlong.embedding import fingerprint, resolve_model
-
 from etl.inputs import InputFile, identify, list_files
 from etl.recipe import Recipe
 from etl.work import Work
+from nextlong.embedding import fingerprint, resolve_model
 from nextlong.tokenizing import Tokenizer, resolve_tokenizer
 
 

@@ -127,6 +127,12 @@ class EmbeddingStore:
         """The files' arrays, [rows, d] each."""
         return self._arrays
 
+    @property
+    def firsts(self) -> list[int]:
+        """The chunk_id of each file's first row."""
+        firsts: list[int] = self._firsts[:-1].tolist()
+        return firsts
+
     def rows(self, chunk_ids: NDArray[np.int64]) -> Vectors:
         """Embeddings [n, d] of chunks, in the order asked for."""
         files = np.searchsorted(self._firsts, chunk_ids, "right") - 1

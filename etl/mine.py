@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import dask
-import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -18,15 +16,13 @@ from etl.draw import draw_ranges, draws, first_draws, minable
 from etl.engine import Engine
 from etl.index import open_index
 from etl.job import Job
-from etl.lookup import EmbeddingStore, chunk_store, embedding_store
+from etl.lookup import chunk_store, embedding_store
 from etl.parts import PartResult, write_table
-from etl.schemas import NEGATIVES, meta, to_frame, vectors_of
+from etl.schemas import NEGATIVES
 from etl.work import StageFolder
 from nextlong.accounting import Account
 from nextlong.budgeting import negatives_per_chunk, num_candidates
-from nextlong.chunking import text_hashes
 from nextlong.config import Chunking, Mining, Synthesis
-from nextlong.indexing import Index
 from nextlong.mining import Candidates, MetaDocument
 from nextlong.mining import mine as mine_documents
 
@@ -37,69 +33,6 @@ class CorpusMeans(NamedTuple):
     chars_per_token: float
     """E of App. D.1."""
     tokens_per_chunk: float
-
-
-def mine(
-    chunks: dd.DataFrame,
-    *,
-    embeddings: dd.DataFrame,
-    index: Index,
-    synthesis: Synthesis,
-    chunking: Chunking = Chunking(),
-    mining: Mining = Mining(),
-    meta_doc_ids: Sequence[int] | None = None,
-) -> dd.DataFrame:
-    """Candidates for the chunks of meta-documents as a lazy Dask dataframe (columns of schemas.NEGATIVES).
-
-    Every document with enough chunks is a meta-document, or those of `meta_doc_ids`; none is drawn. Embeddings and text
-    hashes of all chunks are gathered in memory: for exploring; a run reads them from files.
-    """
-    partitions = chunks.to_delayed()
-    hashes = dask.delayed(_gather_hashes)(partitions)
-    store = dask.delayed(_gather_embeddings)(embeddings.to_delayed())
-    means = dask.delayed(means_of)(partitions)
-    options = {"synthesis": synthesis, "chunking": chunking, "mining": mining, "meta_doc_ids": meta_doc_ids}
-    mined = [dask.delayed(mine_partition)(part, store, hashes, index, means, **options) for part in partitions]
-    return dd.from_delayed(mined, meta=meta(NEGATIVES))
-
-
-def mine_partition(
-    chunks: pd.DataFrame,
-    store: EmbeddingStore,
-    hashes: Any,
-    index: Index,
-    means: CorpusMeans,
-    *,
-    synthesis: Synthesis,
-    chunking: Chunking,
-    mining: Mining,
-    meta_doc_ids: Sequence[int] | None,
-) -> pd.DataFrame:
-    """Candidates for the meta-chunks among a partition of whole documents' chunks."""
-    documents = documents_of(chunks)
-    if meta_doc_ids is not None:
-        documents = documents[documents["doc_id"].isin(meta_doc_ids)]
-    documents = documents[documents["num_chunks"] >= synthesis.min_meta_chunks]
-    wanted = meta_documents(documents, means, synthesis, chunking, mining)
-    mined, _ = mine_documents(
-        wanted,
-        search=index.search,
-        fetch_vectors=store.rows,
-        fetch_hashes=lambda ids: hashes[ids],
-        near_duplicate_similarity=mining.near_duplicate_similarity,
-    )
-    return to_frame(_table(mined))
-
-
-def documents_of(chunks: pd.DataFrame) -> pd.DataFrame:
-    """One row a document of a partition of chunks: doc_id, first_chunk_id, num_chunks, num_chars, num_tokens."""
-    documents = chunks.groupby("doc_id", sort=True).agg(
-        first_chunk_id=("chunk_id", "min"),
-        num_chunks=("chunk_id", "size"),
-        num_chars=("num_chars", "sum"),
-        num_tokens=("num_tokens", "sum"),
-    )
-    return documents.reset_index()
 
 
 def run(job: Job, engine: Engine, *, num_draws: int | None = None) -> dict[str, Any]:
@@ -142,12 +75,6 @@ def corpus_means(chunks: StageFolder) -> CorpusMeans:
     account = Account.from_dict(manifest["account"] if manifest else {})
     kept = {unit: account.counts[unit].kept for unit in ("chars", "tokens", "chunks")}
     return CorpusMeans(kept["chars"] / max(1, kept["tokens"]), kept["tokens"] / max(1, kept["chunks"]))
-
-
-def means_of(partitions: Sequence[pd.DataFrame]) -> CorpusMeans:
-    """The means over partitions of chunks in memory."""
-    chars, tokens = (sum(int(part[name].sum()) for part in partitions) for name in ("num_chars", "num_tokens"))
-    return CorpusMeans(chars / max(1, tokens), tokens / max(1, sum(map(len, partitions))))
 
 
 def meta_documents(
@@ -206,23 +133,15 @@ def _mine_part(
         fetch_hashes=chunk_store(chunks).hashes,
         near_duplicate_similarity=near_duplicate_similarity,
     )
-    write_table(folder / f"{name}.parquet", _table(mined))
+    write_table(folder / f"{name}.parquet", candidates_table(mined))
     account.add("meta_documents", read=len(documents), kept=len(documents))
     account.add("meta_chunks", read=len(mined), kept=len(mined))
     return PartResult(files=[f"{name}.parquet"], rows=len(mined), account=account)
 
 
-def _table(mined: Sequence[Candidates]) -> pa.Table:
+def candidates_table(mined: Sequence[Candidates]) -> pa.Table:
     offsets = np.cumsum([0, *[len(each.ids) for each in mined]], dtype=np.int32)
     ids = np.concatenate([np.empty(0, np.int64), *[each.ids for each in mined]])
     scores = np.concatenate([np.empty(0, np.float32), *[each.scores for each in mined]])
     lists = [pa.ListArray.from_arrays(offsets, values) for values in (ids, scores)]
     return pa.table([pa.array([each.chunk_id for each in mined], pa.int64()), *lists], schema=NEGATIVES)
-
-
-def _gather_hashes(partitions: Sequence[pd.DataFrame]) -> Any:
-    return np.concatenate([text_hashes(part["text"].tolist()) for part in partitions])
-
-
-def _gather_embeddings(partitions: Sequence[pd.DataFrame]) -> EmbeddingStore:
-    return EmbeddingStore([vectors_of(part) for part in partitions if len(part)])

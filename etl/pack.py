@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -14,25 +13,12 @@ import pyarrow.parquet as pq
 from etl.engine import Engine
 from etl.job import Job
 from etl.parts import PartResult, write_table
-from etl.schemas import LONG_DOCUMENTS, PACKED, meta, to_frame, to_table
+from etl.schemas import LONG_DOCUMENTS, PACKED, to_frame, to_table
 from nextlong.accounting import Account
 from nextlong.packing import documents_per_sequence, domain_of
 from nextlong.packing import pack as pack_documents
 
 _PART_TOKENS = 16_000_000
-
-
-def pack(
-    long_documents: dd.DataFrame, *, target_length_tokens: int, sequence_length_tokens: int | None = None
-) -> dd.DataFrame:
-    """Packed sequences as a lazy Dask dataframe (columns of schemas.PACKED), each partition packed by itself.
-
-    A partition's last documents that fill no sequence are left out; a run packs across partitions.
-    """
-    per_sequence = documents_per_sequence(sequence_length_tokens, target_length_tokens)
-    return long_documents.map_partitions(
-        pack_partition, per_sequence=per_sequence, length_tokens=target_length_tokens, meta=meta(PACKED)
-    )
 
 
 def pack_partition(long_documents: pd.DataFrame, *, per_sequence: int, length_tokens: int) -> pd.DataFrame:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -17,30 +16,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from etl.engine import Engine
-from etl.inputs import Input, Split, list_files, plan_splits, read_split
+from etl.inputs import Input, Split, plan_splits, read_split
 from etl.job import Job
 from etl.parts import PartResult, write_array, write_table
-from etl.schemas import DOCUMENTS, meta, to_frame
+from etl.schemas import DOCUMENTS, to_frame
 from nextlong.accounting import Account
 
 DROPPED = {1: "null_text", 2: "empty_text", 3: "blank_text", 4: "exact_copy"}
 _KEPT, _NULL, _EMPTY, _BLANK, _COPY = range(5)
 _SCAN = np.dtype([("high", "<u8"), ("low", "<u8"), ("status", "u1")])
-
-
-def read(settings: Input) -> dd.DataFrame:
-    """The documents of a corpus as a lazy Dask dataframe (columns of schemas.DOCUMENTS), one partition a part.
-
-    The first pass (counting and hashing) runs now, with Dask's current scheduler; the texts are read lazily.
-    """
-    import dask
-
-    splits = plan_splits(settings, list_files(settings))
-    scans = dask.compute(*[dask.delayed(scan_partition)(split, settings) for split in splits])
-    statuses = mark_copies(list(scans))
-    return dd.from_map(
-        read_partition, splits, _first_ids(statuses), statuses, settings=settings, meta=meta(documents_schema(settings))
-    )
 
 
 def run(job: Job, engine: Engine) -> dict[str, Any]:
@@ -56,7 +40,7 @@ def run(job: Job, engine: Engine) -> dict[str, Any]:
     statuses = mark_copies([np.load(stage.path / f"{part.name}.npy") for part in scans])
     parts = [
         stage.part(number, _read_part, split=split, first_id=first_id, status=status, settings=settings)
-        for number, (split, first_id, status) in enumerate(zip(splits, _first_ids(statuses), statuses, strict=True))
+        for number, (split, first_id, status) in enumerate(zip(splits, first_ids(statuses), statuses, strict=True))
     ]
     return stage.finish(engine.run(parts, doing="read documents", unit="part"))
 
@@ -147,5 +131,5 @@ def _read_part(
     return PartResult(files=[f"{name}.parquet"], rows=table.num_rows, account=account)
 
 
-def _first_ids(statuses: Sequence[NDArray[np.uint8]]) -> list[int]:
+def first_ids(statuses: Sequence[NDArray[np.uint8]]) -> list[int]:
     return [int(first) for first in np.cumsum([0, *[len(status) for status in statuses]])[:-1]]

@@ -21,7 +21,7 @@ from tests.etl.test_pipeline import run, table
         {"position": "tail", "seed": 3},
         {"position": "random", "num_samples": None},
         {"budget": "paper"},
-        {"budget": "paper", "overshoot_ratio": 1.1},
+        {"budget": "paper", "overshoot_ratio": 1.3},
         {"max_meta_ratio": 0.2},
     ],
     ids=str,

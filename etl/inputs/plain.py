@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from etl.files import InputFile
-from etl.spans import BUFFER_BYTES, Columns, Span, decode_utf8, open_decompressed, telling_damage, without_id
+from etl.inputs.files import InputFile
+from etl.inputs.spans import BUFFER_BYTES, Columns, Span, decode_utf8, open_decompressed, telling_damage, without_id
 from nextlong.errors import UserError
 
 _TABLE_CHARS = 4 * 1024 * 1024  # Python strings alive at a time: they take up to four bytes a character

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from etl.files import InputFile, open_file
+from etl.inputs.files import InputFile, open_file
 from etl.schemas import DOCUMENTS
 from nextlong.errors import UserError
 

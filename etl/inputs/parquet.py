@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from etl.files import InputFile, open_file
-from etl.spans import Columns, Span, decode_utf8, telling_damage, without_id
+from etl.inputs.files import InputFile, open_file
+from etl.inputs.spans import Columns, Span, decode_utf8, telling_damage, without_id
 from nextlong.errors import UserError
 
 _CHECKED_ROWS = 1024  # texts that are decoded in Python when one of them is no UTF-8

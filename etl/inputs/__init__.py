@@ -10,11 +10,11 @@ from typing import Literal, NamedTuple
 
 import pyarrow as pa
 
-from etl.files import ENDINGS, IO_THREADS, InputFile, find_files, identify
-from etl.read_parquet import RowGroup, read_parquet, read_row_groups
-from etl.read_plain import read_lines, read_plain
+from etl.inputs.files import ENDINGS, IO_THREADS, InputFile, find_files, identify
+from etl.inputs.parquet import RowGroup, read_parquet, read_row_groups
+from etl.inputs.plain import read_lines, read_plain
+from etl.inputs.spans import Columns, Span
 from etl.schemas import DOCUMENTS
-from etl.spans import Columns, Span
 from nextlong.config import require
 from nextlong.errors import UserError
 
