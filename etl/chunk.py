@@ -23,6 +23,7 @@ from etl.schemas import CHUNKS, DOCUMENT_CHUNKS, to_frame
 from nextlong.accounting import Account
 from nextlong.chunking import Chunks, chunk_document, text_hashes
 from nextlong.config import Chunking
+from nextlong.errors import UserError
 from nextlong.tokenizing import TokenIds, Tokenizer, chunk_documents_by_tokens
 
 
@@ -92,7 +93,9 @@ def chunk_documents(documents: pa.Table, tokenizer: Tokenizer, chunking: Chunkin
 
 def run(job: Job, engine: Engine) -> dict[str, Any]:
     """Write the chunks of a job's documents as parts; returns the manifest."""
-    stage = job.work.start("chunk")
+    stage, documents = job.work.start("chunk"), job.work["read"]
+    if not sum(rows for _, rows in documents.tables()):
+        raise UserError(_why_none((documents.manifest() or {})["account"]["documents"]))
     cut = [
         stage.part(
             number,
@@ -103,7 +106,7 @@ def run(job: Job, engine: Engine) -> dict[str, Any]:
             tokenizer_file=job.tokenizer_file,
             chunking=job.recipe.chunking,
         )
-        for number, (path, rows) in enumerate(job.work["read"].tables())
+        for number, (path, rows) in enumerate(documents.tables())
     ]
     markers = engine.run(cut, doing="chunk and tokenize", unit="document")
     firsts = np.cumsum([0, *[marker["rows"] for marker in markers]]).tolist()
@@ -115,6 +118,11 @@ def run(job: Job, engine: Engine) -> dict[str, Any]:
     files = _write_lookups(stage.path, numbered)
     account = Account.total(Account.from_dict(marker["account"]) for marker in markers)
     return stage.finish(numbered, account=account, files=files, values={"num_chunks": firsts[-1]})
+
+
+def _why_none(count: dict[str, Any]) -> str:
+    reasons = ", ".join(f"{number:,} {reason}" for reason, number in count["dropped"].items()) or "it has no rows"
+    return f"no document is left of {count['read']:,} in the input ({reasons}). Check input.text, the text column."
 
 
 def _cut(texts: Sequence[str], tokenizer: Tokenizer, chunking: Chunking) -> list[Chunks]:

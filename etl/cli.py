@@ -1,7 +1,6 @@
 """The command line: each verb's module is imported only when it is called, so that help is instant."""
 
 import argparse
-import errno
 import logging
 import os
 import sys
@@ -210,13 +209,18 @@ def _log_to(folder: Path) -> None:
     handler = logging.FileHandler(folder / "run.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
+    logging.getLogger("etl").setLevel(logging.DEBUG)
 
 
 def _failure(error: Exception) -> str:
-    log.debug("failure", exc_info=error)
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"the disk is full ({error}); finished parts are kept. Free some space and run the same command again."
-    return f"{type(error).__name__}: {error}" if not isinstance(error, RuntimeError) else str(error)
+    """What a failure means for the user; the log file has the traceback."""
+    from etl.engine import StageFailed
+    from etl.parts import describe
+
+    logging.getLogger("etl").debug("failure", exc_info=error)
+    if isinstance(error, StageFailed):
+        return str(error)
+    return f"{describe(error)}. Finished parts are kept; run the same command again to go on. Details are in run.log."
 
 
 def _complain(status: int, message: str) -> int:
@@ -224,8 +228,11 @@ def _complain(status: int, message: str) -> int:
     return status
 
 
-class _Console(logging.StreamHandler):  # type: ignore[type-arg]
+class _Console(logging.Handler):
     """Log lines on standard error that do not tear a progress bar."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
 
     def emit(self, record: logging.LogRecord) -> None:
         if "tqdm" in sys.modules and sys.stderr.isatty():
@@ -234,3 +241,7 @@ class _Console(logging.StreamHandler):  # type: ignore[type-arg]
             tqdm.write(self.format(record), file=sys.stderr)
         else:
             print(self.format(record), file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

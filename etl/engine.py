@@ -10,7 +10,7 @@ from typing import Any
 import dask
 from tqdm.auto import tqdm
 
-from etl.parts import Part, finished, perform
+from etl.parts import Part, describe, finished, perform
 from nextlong.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class Engine:
             marker: dict[str, Any] = future.result()
             return marker
         except Exception as error:  # the worker died four times on it, or the cluster went away
-            return {"part": part.name, "error": f"{type(error).__name__}: {error}", "is_users": False}
+            return {"part": part.name, "error": describe(error), "is_users": False}
 
 
 def _raise(doing: str, errors: list[dict[str, Any]], num_parts: int) -> None:

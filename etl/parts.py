@@ -61,8 +61,15 @@ def perform(part: Part) -> dict[str, Any]:
     except UserError as error:
         return {"part": part.name, "error": str(error), "is_users": True}
     except Exception as error:
-        return {"part": part.name, "error": f"{type(error).__name__}: {error}", "is_users": False}
+        return {"part": part.name, "error": describe(error), "is_users": False}
     return marker | {"seconds": time.perf_counter() - started}
+
+
+def describe(error: Exception) -> str:
+    """An error that is nobody's mistake, for a person: what happened, and what to do where that is known."""
+    if "No space left on device" in str(error):
+        return f"the disk is full ({error}): free some space"
+    return f"{type(error).__name__}: {error}"
 
 
 def finished(part: Part) -> dict[str, Any] | None:

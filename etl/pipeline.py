@@ -12,7 +12,10 @@ from etl.job import Job, prepare
 from etl.parts import read_json, write_json
 from etl.recipe import Recipe, resolved_yaml
 from etl.work import STAGES
+from nextlong.embedding import Embedder
 from nextlong.errors import UserError
+from nextlong.indexing import new_index
+from nextlong.tokenizing import Tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +38,11 @@ def start(recipe: Recipe, *, reuse: Path | None = None, command: str = "nextlong
     """
     job = prepare(recipe)
     job.work.claim(resolved_yaml(recipe), command)
+    log.info("tokenizer: %s", Tokenizer(job.tokenizer_file).describe())
     if reuse is not None:
         log.info("reused from %s: %s", reuse, ", ".join(job.work.reuse(reuse.absolute())) or "nothing")
+    if job.work["embed"].manifest() is None:
+        _try_model(job)
     return job
 
 
@@ -63,6 +69,14 @@ def run(job: Job, engine: Engine, *, only: str | None = None) -> dict[str, Any]:
         summary["stages"][stage] = _summarize(manifest, seconds)
         write_json(job.work.path / "summary.json", summary)
     return summary
+
+
+def _try_model(job: Job) -> None:
+    """Load the model, and name the index, once before hours of work that would end at them."""
+    embedder = Embedder.load(job.model_folder, job.recipe.embedding)
+    log.info("model: %s", embedder.describe())
+    if job.recipe.index.factory != "auto":
+        new_index(job.recipe.index.factory, embedder.dimensions)
 
 
 def _previous(job: Job) -> dict[str, Any]:

@@ -230,12 +230,12 @@ def test_only_needs_the_stages_before_it(make_recipe: MakeRecipe) -> None:
 
 def test_more_documents_are_mined_when_some_fall_short(make_recipe: MakeRecipe) -> None:
     """With the paper's budget and few candidates many fall short: draws go on until enough are kept."""
-    short = {"budget": "paper", "overshoot_ratio": 1.3, "num_samples": 20, "docs_per_part": 4}
+    short = {"budget": "paper", "overshoot_ratio": 1.3, "num_samples": 12, "docs_per_part": 4}
     work, summary = run(make_recipe(synthesis=short))
     documents = summary["stages"]["interleave"]["account"]["documents"]
-    assert documents["kept"] == 20
+    assert documents["kept"] == 12
     assert documents["dropped"]["too_short"] > 0
-    assert summary["stages"]["mine"]["values"]["num_draws"] > 20
+    assert summary["stages"]["mine"]["values"]["num_draws"] > 12
     other, _ = run(make_recipe("other", synthesis=short | {"docs_per_part": 64}))
     assert table(work, "interleave").equals(table(other, "interleave"))
 
