@@ -10,7 +10,8 @@ from pathlib import Path
 from nextlong import __version__
 from nextlong.errors import UserError
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("etl.cli")
+_LOGGERS = ("etl", "nextlong")  # what libraries log goes nowhere
 
 STAGE_NAMES = ("read", "chunk", "embed", "index", "mine", "interleave", "pack")
 
@@ -21,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, rest = _parser().parse_known_args(argv)
     if rest and options.verb != "run":
         _parser().error(f"unrecognized arguments: {' '.join(rest)} (see nextlong {options.verb} --help)")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[_Console()], force=True)
+    _log_with(_Console())
     try:
         status: int = options.call(options, rest)
         return status
@@ -208,8 +209,13 @@ def _log_to(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(folder / "run.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.getLogger().addHandler(handler)
-    logging.getLogger("etl").setLevel(logging.DEBUG)
+    _log_with(handler)
+
+
+def _log_with(handler: logging.Handler) -> None:
+    for name in _LOGGERS:
+        logging.getLogger(name).setLevel(logging.DEBUG)
+        logging.getLogger(name).addHandler(handler)
 
 
 def _failure(error: Exception) -> str:

@@ -2,7 +2,9 @@
 
 import contextlib
 import logging
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,6 +18,7 @@ from nextlong.errors import UserError
 log = logging.getLogger(__name__)
 
 _TASKS_A_THREAD = 4  # enough that no worker waits; the scheduler never holds more than this, whatever the corpus
+_DASHBOARD = "127.0.0.1:0"  # any free port, for this machine alone
 _WORKER_SETTINGS = {
     # Dask counts memory-mapped pages (the index, the embeddings) as a worker's own and would kill it for them.
     "distributed.worker.memory.target": False,
@@ -70,23 +73,28 @@ class Engine:
         return [markers[part.name] for part in parts]
 
     def _completed(self, parts: Sequence[Part]) -> Iterator[tuple[Part, dict[str, Any]]]:
-        if self._client is None:
+        client = self._client
+        if client is None:
             yield from ((part, perform(part)) for part in parts)
             return
         from distributed import as_completed
 
         by_key = {f"{part.folder.name}-{part.name}-{time.monotonic_ns()}": part for part in parts}
         waiting = list(reversed(by_key))
-        window = _TASKS_A_THREAD * max(1, sum(self._client.nthreads().values()))
-        submit = lambda: self._client.submit(perform, by_key[waiting[-1]], key=waiting.pop(), pure=False)  # noqa: E731
-        running = as_completed([submit() for _ in range(min(window, len(waiting)))])
+        window = _TASKS_A_THREAD * max(1, sum(client.nthreads().values()))
+
+        def submit() -> Any:
+            key = waiting.pop()
+            return client.submit(perform, by_key[key], key=key, pure=False)
+
+        running: Any = as_completed([submit() for _ in range(min(window, len(waiting)))])
         try:
             for future in running:
                 yield by_key[future.key], self._result(future, by_key[future.key])
                 if waiting:
                     running.add(submit())
         finally:
-            self._client.cancel(list(running.futures))
+            client.cancel(list(running.futures))
 
     @staticmethod
     def _result(future: Any, part: Part) -> dict[str, Any]:
@@ -118,18 +126,29 @@ def local_engine(workers: int, *, progress: bool = False) -> Iterator[Engine]:
         return
     from distributed import Client, LocalCluster
 
-    with (
-        dask.config.set(_WORKER_SETTINGS),
-        LocalCluster(
+    with dask.config.set(_WORKER_SETTINGS), _interrupts_ignored():
+        cluster = LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
             memory_limit=0,
-            dashboard_address=None,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+            dashboard_address=_DASHBOARD,
+        )
+    with cluster, Client(cluster) as client:
         yield Engine(client, progress=progress)
+
+
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Processes started meanwhile ignore Ctrl-C, which a terminal sends to all of them: the driver ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

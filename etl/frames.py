@@ -66,7 +66,7 @@ def chunk(documents: dd.DataFrame, *, tokenizer: str, chunking: Chunking = Chunk
 
 def embed(chunks: dd.DataFrame, *, embedding: Embedding) -> dd.DataFrame:
     """The embeddings of chunks as a lazy Dask dataframe: chunk_id, embedding (a list of d numbers)."""
-    folder = resolve_model(embedding.model).absolute()
+    folder = resolve_model(embedding.model, embedding.file).absolute()
     dimensions = loaded_embedder(folder, embedding).dimensions
     return chunks.map_partitions(
         embed_partition, model_folder=folder, embedding=embedding, meta=meta(schemas.embeddings(dimensions))

@@ -25,7 +25,7 @@ def prepare(recipe: Recipe) -> Job:
     """Find everything a recipe names. Raises UserError for what is missing, before any work."""
     files = list_files(recipe.input)
     tokenizer_file = resolve_tokenizer(recipe.tokenizer).absolute()
-    model_folder = resolve_model(recipe.embedding.model).absolute()
+    model_folder = resolve_model(recipe.embedding.model, recipe.embedding.file).absolute()
     plain = dataclasses.asdict(recipe)
     del plain["input"]["path"]
     for name in ("model", "device", "batch_tokens"):  # decide where and how fast, not what

@@ -90,7 +90,7 @@ class TokenFiles:
         """Token ids [start, start + length) for each pair, end to end; no read crosses a file."""
         files = (np.searchsorted(self._firsts, starts, "right") - 1).tolist()
         firsts = self._firsts.tolist()
-        ids = np.empty(sum(lengths), "<u4")
+        ids: Any = np.empty(sum(lengths), "<u4")
         buffer = memoryview(ids.view(np.uint8))
         place = 0
         for file, start, length in zip(files, starts, lengths, strict=True):
@@ -98,7 +98,8 @@ class TokenFiles:
             if size and os.preadv(self._open(file), [buffer[place : place + size]], 4 * (start - firsts[file])) != size:
                 raise OSError(f"{self._paths[file]} is shorter than its manifest says; delete 2-chunks and run again")
             place += size
-        return ids
+        tokens: NDArray[np.uint32] = ids
+        return tokens
 
     def _open(self, file: int) -> int:
         descriptor = self._descriptors.get(file)

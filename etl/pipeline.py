@@ -66,7 +66,9 @@ def run(job: Job, engine: Engine, *, only: str | None = None) -> dict[str, Any]:
             log.info("%s: %s rows in %.1f s", stage, f"{manifest['rows']:,}", seconds)
         else:
             log.info("%s: finished earlier", stage)
-        summary["stages"][stage] = _summarize(manifest, seconds)
+        for name in [*summary["stages"], stage]:  # interleave may have mined more
+            spent = seconds if name == stage else summary["stages"][name]["seconds"]
+            summary["stages"][name] = _summarize(job.work[name].manifest() or {}, spent)
         write_json(job.work.path / "summary.json", summary)
     return summary
 

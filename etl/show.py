@@ -48,10 +48,10 @@ def show_long_document(work: Work, sample_id: int | None = None) -> str:
     origins = chunk_origins(work, (segment["chunk_id"] for segment in segments))
     metas = [segment for segment in segments if segment["role"] == "meta"]
     total = segments[-1]["end"]
-    origin = f"{printable(document['source_id'])} ({printable(document['source'])})"
+    name = f"{printable(document['source_id'])} ({printable(document['source'])})"
     size = f"{total:,} tokens = {len(metas)} meta-chunks + {len(segments) - len(metas)} negatives"
     lines = [
-        f"Long document {document['sample_id']}: {origin}, {size}",
+        f"Long document {document['sample_id']}: {name}, {size}",
         f"  [{_strip(segments, total)}]  # meta-chunk, . negatives",
     ]
     shown = number = 0

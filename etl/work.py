@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from etl.parts import Part, leftovers, read_json, share_file, write_json
+from etl.parts import MARKER, Part, leftovers, read_json, share_file, write_json
 from nextlong.accounting import Account
 from nextlong.errors import UserError
 
@@ -150,7 +150,8 @@ class Work:
             )
         for stage in self.stages.values():
             known = read_json(stage.path / "stage.json")
-            if known is not None and known["fingerprint"] != stage.fingerprint:
+            has_parts = any(stage.path.glob(f"*{MARKER}"))
+            if known is not None and has_parts and known["fingerprint"] != stage.fingerprint:
                 raise UserError(self._differs(stage, known["settings"], command))
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / RECIPE_FILE).write_text(recipe_yaml)

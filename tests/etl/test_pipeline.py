@@ -56,7 +56,7 @@ def test_one_worker_two_workers_and_threads_give_the_same_bytes(make_recipe: Mak
 
     alone, _ = run(make_recipe("alone"))
     processes, _ = run(make_recipe("processes"), two_workers)
-    with Client(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as client:
+    with Client(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0") as client:
         threads, _ = run(make_recipe("threads"), Engine(client))
     assert data_files(alone) == data_files(processes) == data_files(threads)
 
@@ -221,6 +221,16 @@ def test_another_recipe_is_refused_and_told_how_to_reuse(make_recipe: MakeRecipe
     fresh, _ = run(dataclasses.replace(changed, output=str(tmp_path / "fresh")))
     assert data_files(job.work) == data_files(fresh)
     assert data_files(old) == before
+
+
+def test_a_stage_that_failed_before_its_first_part_binds_nobody(make_recipe: MakeRecipe) -> None:
+    from nextlong.config import Indexing
+
+    with pytest.raises(UserError, match="4,096 inverted lists"):
+        run(dataclasses.replace(make_recipe(), index=Indexing(factory="IVF4096,Flat")))
+    mended, _ = run(make_recipe())
+    fresh, _ = run(make_recipe("fresh"))
+    assert data_files(mended) == data_files(fresh)
 
 
 def test_only_needs_the_stages_before_it(make_recipe: MakeRecipe) -> None:
