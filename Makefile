@@ -20,15 +20,17 @@ bench: $(STAMPS)/dev
 	$(BIN)/python -m benchmarks
 
 $(STAMPS)/demo: setup.cfg constraints.txt | .venv
+	@echo "setting up .venv, once: PyTorch and the other packages are downloaded (README.md says how much)"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo]'
 	mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/dev: setup.cfg constraints.txt | .venv
+	@echo "setting up .venv, once: PyTorch and the other packages are downloaded (README.md says how much)"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	mkdir -p $(STAMPS) && touch $@ $(STAMPS)/demo
 
 .venv:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say which: make PYTHON=python3.11 ...")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say which: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv .venv
 
 clean-venv:
