@@ -88,8 +88,8 @@ def _plan_document(
     if allocation.outcome == "kept":
         segments = interleave(
             meta_chunks,
+            store.num_tokens(np.array(meta_chunks)).tolist(),
             allocation,
-            num_tokens=store.num_tokens,
             target_length_tokens=synthesis.target_length_tokens,
             position=synthesis.position,
             seed=[synthesis.seed, STAGE_POSITION, draw.doc_id],
@@ -123,7 +123,7 @@ def _allocate(
             draw.num_tokens,
             candidates,
             num_tokens=store.num_tokens,
-            text_hash=store.text_hash,
+            text_hashes=store.hashes,
             target_length_tokens=synthesis.target_length_tokens,
             max_meta_ratio=synthesis.max_meta_ratio,
         )
@@ -132,6 +132,6 @@ def _allocate(
         candidates,
         paper_negatives(draw.num_chunks, draw.num_chars, means, synthesis, chunking),
         num_tokens=store.num_tokens,
-        text_hash=store.text_hash,
+        text_hashes=store.hashes,
         target_length_tokens=synthesis.target_length_tokens,
     )

@@ -194,7 +194,7 @@ def _account_segments(plans: pa.Table, store: ChunkStore, target_length_tokens: 
     is_meta = pc.equal(pc.struct_field(segments, "role"), "meta").to_numpy()
     num_meta, num_negatives = int(is_meta.sum()), int((~is_meta).sum())
     placed = (pc.struct_field(segments, "end").to_numpy() - pc.struct_field(segments, "start").to_numpy()).sum()
-    whole = sum(store.num_tokens(chunk) for chunk in pc.struct_field(segments, "chunk_id").to_pylist())
+    whole = store.num_tokens(pc.struct_field(segments, "chunk_id").to_numpy()).sum()
     beyond = total(kept, "num_tokens") - kept.num_rows * target_length_tokens
     account = Account()
     passed = {name: total(kept, name) for name in ("already_used", "copy_in_document")}

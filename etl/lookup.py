@@ -50,16 +50,12 @@ class ChunkStore:
     def __len__(self) -> int:
         return len(self._hashes)
 
-    def num_tokens(self, chunk_id: int) -> int:
-        """Stored token ids of a chunk, its joiner's included."""
-        return int(self._offsets[chunk_id + 1]) - int(self._offsets[chunk_id])
-
-    def text_hash(self, chunk_id: int) -> int:
-        """Hash of a chunk's text; equal texts have equal hashes."""
-        return int(self._hashes[chunk_id])
+    def num_tokens(self, chunk_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Stored token ids of chunks, their joiners' included."""
+        return self._offsets[chunk_ids + 1] - self._offsets[chunk_ids]
 
     def hashes(self, chunk_ids: NDArray[np.int64]) -> NDArray[np.uint64]:
-        """Hashes of many chunks' texts."""
+        """Hashes of chunks' texts; equal texts have equal hashes."""
         return self._hashes[chunk_ids]
 
     def read_tokens(self, chunk_ids: Sequence[int], lengths: Sequence[int]) -> NDArray[np.uint32]:

@@ -2,11 +2,20 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Literal, NamedTuple
 
-from nextlong.mining import Candidates
+import numpy as np
+from numpy.typing import NDArray
+
+from nextlong.mining import Candidates, FetchHashes
 
 Outcome = Literal["kept", "meta_too_long", "too_short"]
+
+
+CountTokens = Callable[[NDArray[np.int64]], NDArray[np.integer]]
+"""chunk_ids [n] -> stored token ids of each chunk"""
+_LOOKED_UP_FIRST = 16  # candidates, then 32, 64, ...: one look-up of many costs a fifth of many look-ups of one
 
 
 class Negative(NamedTuple):
@@ -54,35 +63,33 @@ def num_candidates(wanted: int | Literal["auto"], negatives: int) -> int:
 class _LongDocument:
     """What is already in one long document: no chunk enters twice (App. D.1), nor a copy of one."""
 
-    def __init__(
-        self, candidates: Sequence[Candidates], num_tokens: Callable[[int], int], text_hash: Callable[[int], int]
-    ) -> None:
+    def __init__(self, candidates: Sequence[Candidates], num_tokens: CountTokens, text_hashes: FetchHashes) -> None:
         self.num_tokens = num_tokens
-        self.text_hash = text_hash
         self.negatives: list[list[Negative]] = [[] for _ in candidates]
         self.skipped: Counter[str] = Counter()
+        self._text_hashes = text_hashes
         self._ids: set[int] = set()
         self._hashes: set[int] = set()
-        self._rest = [self._unused(each) for each in candidates]
-
-    def next_of(self, meta_chunk: int) -> Negative | None:
-        """The nearest candidate of this meta-chunk that is not in the document yet, whole; None: no more."""
-        return next(self._rest[meta_chunk], None)
-
-    def put(self, meta_chunk: int, negative: Negative) -> None:
-        self._ids.add(negative.chunk_id)
-        self._hashes.add(self.text_hash(negative.chunk_id))
-        self.negatives[meta_chunk].append(negative)
+        self.unused = [self._unused(each) for each in candidates]
+        """For each meta-chunk its candidates not in the document yet, nearest first, whole; drawn, they are in it."""
 
     def _unused(self, candidates: Candidates) -> Iterator[Negative]:
-        pairs = zip(candidates.ids.tolist(), candidates.scores.tolist(), strict=True)
-        for rank, (chunk_id, score) in enumerate(pairs):
-            if chunk_id in self._ids:
-                self.skipped["already_used"] += 1
-            elif self.text_hash(chunk_id) in self._hashes:
-                self.skipped["copy_in_document"] += 1
-            elif num_tokens := self.num_tokens(chunk_id):
-                yield Negative(chunk_id, rank, score, num_tokens)
+        ids, hashes = self._ids, self._hashes
+        first, size = 0, _LOOKED_UP_FIRST
+        while first < len(candidates.ids):
+            block = slice(first, first + size)
+            columns = (self.num_tokens(candidates.ids[block]), self._text_hashes(candidates.ids[block]))
+            facts = zip(candidates.ids[block].tolist(), *[column.tolist() for column in columns], strict=True)
+            for rank, (chunk_id, num_tokens, text_hash) in enumerate(facts, first):
+                if chunk_id in ids:
+                    self.skipped["already_used"] += 1
+                elif text_hash in hashes:
+                    self.skipped["copy_in_document"] += 1
+                elif num_tokens:
+                    ids.add(chunk_id)
+                    hashes.add(text_hash)
+                    yield Negative(chunk_id, rank, candidates.scores.item(rank), num_tokens)
+            first, size = first + size, 2 * size
 
 
 def allocate_paper(
@@ -90,23 +97,18 @@ def allocate_paper(
     candidates: Sequence[Candidates],
     num_negatives: int,
     *,
-    num_tokens: Callable[[int], int],
-    text_hash: Callable[[int], int],
+    num_tokens: CountTokens,
+    text_hashes: FetchHashes,
     target_length_tokens: int,
 ) -> Allocation:
     """The first k unused candidates of each meta-chunk (App. D.1); too_short below the target (Algorithm 1, line 34).
 
     What stands beyond the target is cut by the caller, the last meta-chunks with it.
     """
-    document = _LongDocument(candidates, num_tokens, text_hash)
-    total = meta_tokens
-    for meta_chunk in range(len(candidates)):
-        while len(document.negatives[meta_chunk]) < num_negatives:
-            negative = document.next_of(meta_chunk)
-            if negative is None:
-                break
-            document.put(meta_chunk, negative)
-            total += negative.num_tokens
+    document = _LongDocument(candidates, num_tokens, text_hashes)
+    for negatives, unused in zip(document.negatives, document.unused, strict=True):
+        negatives.extend(islice(unused, num_negatives))
+    total = meta_tokens + sum(each.num_tokens for negatives in document.negatives for each in negatives)
     outcome: Outcome = "kept" if total >= target_length_tokens else "too_short"
     return Allocation(document.negatives, total, outcome, document.skipped)
 
@@ -115,8 +117,8 @@ def allocate_exact(
     meta_tokens: int,
     candidates: Sequence[Candidates],
     *,
-    num_tokens: Callable[[int], int],
-    text_hash: Callable[[int], int],
+    num_tokens: CountTokens,
+    text_hashes: FetchHashes,
     target_length_tokens: int,
     max_meta_ratio: float,
 ) -> Allocation:
@@ -131,7 +133,7 @@ def allocate_exact(
     """
     if meta_tokens > max_meta_ratio * target_length_tokens:
         return Allocation([[] for _ in candidates], meta_tokens, "meta_too_long", Counter())
-    document = _LongDocument(candidates, num_tokens, text_hash)
+    document = _LongDocument(candidates, num_tokens, text_hashes)
     share, ones = divmod(target_length_tokens - meta_tokens, len(candidates))
     unused = 0
     for meta_chunk in range(len(candidates)):
@@ -151,10 +153,12 @@ def _fill(document: _LongDocument, meta_chunk: int, wanted: int) -> int:
     negatives = document.negatives[meta_chunk]
     if negatives:
         last = negatives[-1]
-        more = min(wanted, document.num_tokens(last.chunk_id) - last.num_tokens)
+        more = min(wanted, int(document.num_tokens(np.array([last.chunk_id]))[0]) - last.num_tokens)
         negatives[-1] = last._replace(num_tokens=last.num_tokens + more)
         wanted -= more
-    while wanted and (negative := document.next_of(meta_chunk)):
-        document.put(meta_chunk, negative._replace(num_tokens=min(wanted, negative.num_tokens)))
-        wanted -= negatives[-1].num_tokens
+    while wanted and (negative := next(document.unused[meta_chunk], None)):
+        if negative.num_tokens > wanted:
+            negative = negative._replace(num_tokens=wanted)
+        negatives.append(negative)
+        wanted -= negative.num_tokens
     return wanted

@@ -1,11 +1,11 @@
 """A meta-document and its negatives in, the segments of a long document out (Sec. 3.1.2, Eq. 4 and 5)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from nextlong.budgeting import Allocation, Negative
+from nextlong.budgeting import Allocation
 
 NO_RANK = -1
 
@@ -25,14 +25,14 @@ class Segment(NamedTuple):
 
 def interleave(
     meta_chunk_ids: Sequence[int],
+    meta_chunk_tokens: Sequence[int],
     allocation: Allocation,
     *,
-    num_tokens: Callable[[int], int],
     target_length_tokens: int,
     position: Literal["head", "tail", "random"],
     seed: Sequence[int],
 ) -> list[Segment]:
-    """The segments of one long document, in order; they tile [0, target).
+    """The segments of one long document, in order; they tile [0, target). meta_chunk_tokens: each one's length.
 
     Each meta-chunk stands with its negatives, nearest first: before them (head, Eq. 4), after them (tail), or at a
     drawn place among them (random; App. B.1, Table 5). What lies beyond the target is cut: that is the paper's
@@ -41,26 +41,19 @@ def interleave(
     rng = np.random.default_rng(list(seed))
     segments: list[Segment] = []
     start = 0
-    for chunk_id, negatives in zip(meta_chunk_ids, allocation.negatives, strict=True):
-        for member in _extended_chunk(chunk_id, num_tokens(chunk_id), negatives, position, rng):
-            end = min(start + member.end, target_length_tokens)
-            if end > start:
-                segments.append(member._replace(start=start, end=end))
+    for chunk_id, num_tokens, negatives in zip(meta_chunk_ids, meta_chunk_tokens, allocation.negatives, strict=True):
+        place = {"head": 0, "tail": len(negatives)}.get(position)
+        if place is None:
+            place = int(rng.integers(0, len(negatives) + 1))
+        for number in range(len(negatives) + 1):  # l_i = [m_i ; n_i1 ; ... ; n_ik] (Eq. 4)
+            if start >= target_length_tokens:
+                return segments
+            if number == place:
+                end = min(start + num_tokens, target_length_tokens)
+                segments.append(Segment(chunk_id, "meta", start, end, NO_RANK, None))
+            else:
+                negative = negatives[number - (number > place)]
+                end = min(start + negative.num_tokens, target_length_tokens)
+                segments.append(Segment(negative.chunk_id, "negative", start, end, negative.rank, negative.score))
             start = end
     return segments
-
-
-def _extended_chunk(
-    chunk_id: int,
-    num_tokens: int,
-    negatives: Sequence[Negative],
-    position: Literal["head", "tail", "random"],
-    rng: np.random.Generator,
-) -> list[Segment]:
-    """l_i = [m_i ; n_i1 ; ... ; n_ik] (Eq. 4), every segment starting at 0 and ending at its length."""
-    members = [Segment(each.chunk_id, "negative", 0, each.num_tokens, each.rank, each.score) for each in negatives]
-    place = {"head": 0, "tail": len(members)}.get(position)
-    if place is None:
-        place = int(rng.integers(0, len(members) + 1))
-    members.insert(place, Segment(chunk_id, "meta", 0, num_tokens, NO_RANK, None))
-    return members

@@ -1,5 +1,8 @@
 """Budgets: the paper's formula by hand, and an exact budget that loses no meta-chunk."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,14 +16,18 @@ def _candidates(*ids: int) -> Candidates:
     return Candidates(-1, np.array(ids, np.int64), np.linspace(0.9, 0.1, len(ids)).astype(np.float32))
 
 
+def _each(function: Callable[[int], int]) -> Callable[[Any], Any]:
+    return lambda chunk_ids: np.array([function(chunk) for chunk in chunk_ids.tolist()], np.int64)
+
+
 def _exact(
     meta: int, candidates: list[Candidates], tokens: dict[int, int], target: int, ratio: float = 1.0
 ) -> Allocation:
     return allocate_exact(
         meta,
         candidates,
-        num_tokens=tokens.__getitem__,
-        text_hash=lambda chunk: chunk,
+        num_tokens=_each(tokens.__getitem__),
+        text_hashes=_each(lambda chunk: chunk),
         target_length_tokens=target,
         max_meta_ratio=ratio,
     )
@@ -85,8 +92,8 @@ def test_a_copy_of_a_negative_does_not_enter_twice() -> None:
     allocation = allocate_exact(
         0,
         [_candidates(1, 2, 3)],
-        num_tokens=lambda _: 10,
-        text_hash={1: 7, 2: 7, 3: 8}.__getitem__,
+        num_tokens=_each(lambda _: 10),
+        text_hashes=_each({1: 7, 2: 7, 3: 8}.__getitem__),
         target_length_tokens=20,
         max_meta_ratio=1.0,
     )
@@ -125,8 +132,8 @@ def test_the_papers_budget_takes_k_each_and_drops_what_falls_short() -> None:
             20,
             [_candidates(1, 2, 3), _candidates(2, 3, 4)],
             2,
-            num_tokens=lambda _: 10,
-            text_hash=lambda chunk: chunk,
+            num_tokens=_each(lambda _: 10),
+            text_hashes=_each(lambda chunk: chunk),
             target_length_tokens=target,
         )
 

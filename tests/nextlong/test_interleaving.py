@@ -14,8 +14,8 @@ NEGATIVES = [[Negative(10, 0, 0.9, 5), Negative(11, 2, 0.8, 3)], [Negative(12, 1
 def _interleave(position: Literal["head", "tail", "random"], target: int = 32, seed: int = 0) -> list[Segment]:
     return interleave(
         [1, 2],
+        [10, 10],
         Allocation(NEGATIVES, 32, "kept", Counter()),
-        num_tokens=lambda _: 10,
         target_length_tokens=target,
         position=position,
         seed=[seed, 2, 7],
