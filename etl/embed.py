@@ -56,7 +56,7 @@ def _embed_part(folder: Path, name: str, *, chunks: Path, model_folder: Path, em
     write_array(folder / f"{name}.npy", embedded.vectors)
     account = Account()
     account.add("chunks", read=len(texts), kept=len(embedded.vectors))
-    account.note("chunks_cut_at_the_models_limit", embedded.num_cut)
+    account.note("chunks_cut_at_model_limit", embedded.num_cut)
     account.note("model_tokens", embedded.num_tokens)
     account.note("padding_tokens", embedded.num_padding_tokens)
     values = {"dimensions": embedder.dimensions, "max_tokens": embedder.max_tokens, "provider": embedder.provider}

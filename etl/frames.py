@@ -28,9 +28,9 @@ from etl.read import documents_schema, first_ids, mark_copies, read_partition, s
 from etl.schemas import CHUNKS, LONG_DOCUMENTS, NEGATIVES, PACKED, meta, to_frame, vectors_of
 from nextlong.chunking import text_hashes
 from nextlong.config import Chunking, Embedding, Indexing, Mining, Synthesis
-from nextlong.embedding import resolve_model
 from nextlong.indexing import Index
 from nextlong.mining import mine as mine_documents
+from nextlong.model_folder import resolve_model
 from nextlong.packing import documents_per_sequence
 from nextlong.tokenizing import Tokenizer
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from etl.inputs import InputFile, identify, list_files
 from etl.recipe import Recipe
 from etl.work import Work
-from nextlong.embedding import fingerprint, resolve_model
+from nextlong.model_folder import fingerprint, resolve_model
 from nextlong.tokenizing import Tokenizer, resolve_tokenizer
 
 

@@ -1,14 +1,5 @@
 """Texts in, vectors out (Sec. 3.1.2, Eq. 2): an ONNX model, pooled and normalised as the model's own folder says."""
 
-import contextlib
-import ctypes
-import hashlib
-import io
-import json
-import mmap
-import os
-import re
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,24 +9,12 @@ from numpy.typing import NDArray
 
 from nextlong.config import Embedding
 from nextlong.errors import UserError
+from nextlong.indexing import Vectors
+from nextlong.model_folder import find_onnx, open_tokenizer, read_folder
+from nextlong.onnx_session import open_session
 
-Vectors = NDArray[np.float16] | NDArray[np.float32]
-
-_ONNX_FILES = ("model.onnx", "onnx/model.onnx")
-_CONFIG_FILES = (
-    "config.json",
-    "1_Pooling/config.json",
-    "modules.json",
-    "sentence_bert_config.json",
-    "config_sentence_transformers.json",
-    "tokenizer_config.json",
-)
-_MODULES = ("Transformer", "Pooling", "Normalize", "Dropout")  # kinds in modules.json that are reproduced here
-_OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")  # positions start after pad_token_id
-_SANE_TOKENS = 1_000_000  # tokenizer_config.json says 1e30 where it means "no limit"
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "task_id")
 _INTEGERS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
-_EXTERNAL_FILE = re.compile(rb"\n\x08location\x12([\x01-\x7f])")  # protobuf: the key "location", its value's length
 _TOKENIZED_TEXTS = 256  # at once: bounds the library's Encoding objects, about 100 bytes a token
 # Measured on one core with BERT 384 and 768 wide: calls of 256 tokens are fastest, 512 cost 1 to 4 %, 1,024 4 to 10 %,
 # 4,096 up to 25 %. Rounding short texts up to multiples of 8, 16, 32, 64 costs 1, 6, 11, 22 %: so there are no steps.
@@ -63,11 +42,11 @@ class Embedder:
     """
 
     def __init__(self, folder: Path, options: Embedding, num_threads: int) -> None:
-        file = _find_onnx(folder, options.file)
+        file = find_onnx(folder, options.file)
         self._name = f"{folder.name}/{file.relative_to(folder)}"
-        self._facts = _read_folder(folder, options.max_tokens)
-        self._tokenizer = _open_tokenizer(folder / "tokenizer.json", self._facts.max_tokens)
-        self._session, self.provider, self._why_not_cuda = _open_session(file, options.device, num_threads)
+        self._facts = read_folder(folder, options.max_tokens)
+        self._tokenizer = open_tokenizer(folder / "tokenizer.json", self._facts.max_tokens)
+        self._session, self.provider, self._why_not_cuda = open_session(file, options.device, num_threads)
         self._inputs = _check_inputs(self._session.get_inputs(), options.task_id)
         self._options = options
         self._output, self._pooling, size = self._choose_output()
@@ -193,136 +172,6 @@ class Embedder:
         return tokens[0], pooling or self._facts.pooling, shapes[tokens[0]][2]
 
 
-def resolve_model(model: str, file: str | None = None) -> Path:
-    """The folder that `model` means: a local one, or a hub id's, kept in the hub's cache.
-
-    file: the ONNX file wanted, as in Embedding; None: the default names. Of a hub id only that file with its external
-    data and the json files are fetched: no code, and no weights of other formats.
-    Raises UserError when there is no such folder, and no such hub id within reach.
-    """
-    path = Path(model).expanduser()
-    if path.is_dir():
-        return path
-    if path.exists():
-        raise UserError(f"embedding.model is {model!r}, a file. Give its folder; embedding.file names a file in there.")
-    if model.count("/") > 1 or model.startswith((".", "~", "/")):
-        raise UserError(f"embedding.model is {model!r}, but there is no such folder. Give a model folder or a hub id.")
-    from huggingface_hub import snapshot_download
-
-    onnx_files = [f"{name}*" for name in ([file] if file else _ONNX_FILES)]
-    try:
-        return Path(snapshot_download(model, allow_patterns=[*onnx_files, "*.json"]))
-    except Exception as error:  # offline, unknown id, no access: all end in the same advice
-        reason = str(error).split("\n")[0]
-        raise UserError(
-            f"embedding.model is {model!r}, but there is no such folder, and the hub gave no such model ({reason}). "
-            f"Give a model folder, or a hub id that can be reached."
-        ) from error
-
-
-def fingerprint(folder: Path, options: Embedding) -> str:
-    """What a model is: sha256 over its ONNX file, external data, tokenizer and configuration; no paths in it."""
-    onnx_file = _find_onnx(folder, options.file)
-    files = {"onnx": onnx_file} | {name: folder / name for name in ("tokenizer.json", *_CONFIG_FILES)}
-    files |= {f"data {name}": onnx_file.parent / name for name in _external_files(onnx_file)}
-    digest = hashlib.sha256()
-    for name, path in sorted(files.items()):
-        if path.is_file():
-            with open(path, "rb") as file:
-                digest.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return digest.hexdigest()
-
-
-class _Facts(NamedTuple):
-    """What the configuration files of a model's folder say."""
-
-    max_tokens: int
-    pooling: str
-    unsupported: str | None
-    """What they ask for besides, that a token-level output would have to go through."""
-    normalises: bool
-    padding_id: int
-    first_position: int
-
-
-def _find_onnx(folder: Path, file: str | None) -> Path:
-    names = [file] if file else list(_ONNX_FILES)
-    found = [folder / name for name in names if (folder / name).is_file()]
-    if not found:
-        others = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.onnx"))
-        hint = f"It has {', '.join(others)}: name one as embedding.file." if others else "Export the model to ONNX."
-        raise UserError(f"the model folder {folder} has no ONNX file; looked for {' and '.join(names)}. {hint}")
-    for name in ("tokenizer.json", "config.json"):
-        if not (folder / name).is_file():
-            raise UserError(f"the model folder {folder} has no {name}. Copy it there from the model's repository.")
-    return found[0]
-
-
-def _external_files(onnx_file: Path) -> list[str]:
-    """Names of the files beside an ONNX file that hold its weights; ONNX Runtime refuses one outside the folder."""
-    if not onnx_file.stat().st_size:
-        return []
-    with open(onnx_file, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        names = {data[match.end() : match.end() + match[1][0]] for match in _EXTERNAL_FILE.finditer(data)}
-    return sorted(os.fsdecode(name) for name in names)
-
-
-def _read_folder(folder: Path, max_tokens: int | None) -> _Facts:
-    model, pooling, modules, sentences, similarity, tokenizer = (_read_json(folder / name) for name in _CONFIG_FILES)
-    padding_id = model.get("pad_token_id") or 0
-    first_position = padding_id + 1 if model.get("model_type") in _OFFSET_POSITIONS else 0
-    positions = _sane(model.get("max_position_embeddings"))
-    longest = positions - first_position if positions else _SANE_TOKENS
-    own = _sane(sentences.get("max_seq_length")) or _sane(tokenizer.get("model_max_length")) or longest
-    limit = max_tokens or min(own, longest)
-    if limit == _SANE_TOKENS:
-        raise UserError(f"the model folder {folder} states no longest input. Set embedding.max_tokens.")
-    if limit > longest:
-        raise UserError(f"embedding.max_tokens is {limit}, but the model in {folder} ends at {longest}. Lower it.")
-    modes = _pooling_modes(pooling)
-    kinds = [module["type"].split(".")[-1] for module in modules]
-    others = [kind for kind in kinds if not kind.endswith(_MODULES)]
-    unsupported = f"{' and '.join(modes)} pooling (1_Pooling/config.json)" if modes not in (["mean"], ["cls"]) else None
-    if others:
-        unsupported = f"a layer {' and '.join(others)} (modules.json)"
-    compares_by_dot = bool(kinds) and "Normalize" not in kinds and similarity.get("similarity_fn_name") == "dot"
-    return _Facts(limit, modes[0], unsupported, not compares_by_dot, padding_id, first_position)
-
-
-def _pooling_modes(config: dict[str, Any]) -> list[str]:
-    """["mean"], ["cls"], or what else 1_Pooling/config.json asks for, in its older or newer form."""
-    modes = config.get("pooling_mode", [name for name in config if name.startswith("pooling_mode_") and config[name]])
-    names = [modes] if isinstance(modes, str) else modes
-    return [re.sub("^pooling_mode_|_tokens?$", "", name) for name in names] or ["mean"]
-
-
-def _sane(number: Any) -> int | None:
-    return number if isinstance(number, int) and 1 <= number <= _SANE_TOKENS else None
-
-
-def _read_json(path: Path) -> Any:
-    """What a JSON file holds; {} where there is none."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise UserError(f"the model's {path} is not JSON: {error}. Fetch it again.") from error
-
-
-def _open_tokenizer(path: Path, max_tokens: int) -> Any:
-    from tokenizers import Tokenizer
-
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception for whatever it cannot parse
-        raise UserError(f"the model's {path} cannot be read: {error}. Fetch it again.") from error
-    num_special = tokenizer.num_special_tokens_to_add(False)
-    if max_tokens <= num_special:
-        raise UserError(f"embedding.max_tokens is {max_tokens}: the {num_special} special tokens fill it. Raise it.")
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(max_tokens)
-    return tokenizer
-
-
 def _check_inputs(inputs: list[Any], task_id: int | None) -> dict[str, Any]:
     """Names of the model's inputs and their integer types."""
     required = {each.name: each.type for each in inputs if not each.type.startswith("optional")}
@@ -340,65 +189,3 @@ def _check_inputs(inputs: list[Any], task_id: int | None) -> dict[str, Any]:
     if task_id is not None and "task_id" not in required:
         raise UserError(f"embedding.task_id is {task_id}, but the model has no such input. Set it to null.")
     return {name: _INTEGERS[kind] for name, kind in required.items()}
-
-
-def _open_session(file: Path, device: str, num_threads: int) -> tuple[Any, str, str]:
-    """A session, its provider, and a remark for the log on why that is not CUDA."""
-    problem = None if device == "cpu" else _cuda_problem()
-    if device != "cpu" and problem is None:
-        session = _new_session(file, ["CUDAExecutionProvider", "CPUExecutionProvider"], num_threads)
-        if "CUDAExecutionProvider" in session.get_providers():
-            return session, "CUDA", ""
-        problem = _cuda_library_problem()
-    if device == "cuda":
-        raise UserError(f"embedding.device is 'cuda', but {problem}. Mend that, or use 'auto' or 'cpu'.")
-    return _new_session(file, ["CPUExecutionProvider"], num_threads), "CPU", f" ({problem})" if problem else ""
-
-
-def _new_session(file: Path, providers: list[str], num_threads: int) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # errors are raised besides
-    onnxruntime.set_default_logger_severity(4)  # a provider that does not load prints through this one
-    try:
-        return onnxruntime.InferenceSession(str(file), options, providers=providers, enable_fallback=0)
-    except Exception as error:  # the library's own kinds derive from nothing narrower
-        advice = "Use its float32 file (embedding.file)" if "16" in file.stem else "Fetch or export it again"
-        version, reason = onnxruntime.__version__, " ".join(str(error).split())
-        raise UserError(f"ONNX Runtime {version} cannot load {file}: {reason}. {advice}.") from error
-    finally:
-        onnxruntime.set_default_logger_severity(2)
-
-
-def _cuda_problem() -> str | None:
-    """What keeps CUDA from being tried; None if nothing does. The libraries of NVIDIA's packages are then loaded."""
-    import onnxruntime
-
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        return "this ONNX Runtime is built without CUDA; the package onnxruntime-gpu has it"
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return "there is no NVIDIA driver: libcuda.so.1 is not found"
-    count = ctypes.c_int(0)
-    status = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
-    if status or not count.value:
-        return f"the NVIDIA driver finds no device, status {status}"
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        onnxruntime.preload_dlls()
-    return None
-
-
-def _cuda_library_problem() -> str:
-    """Why ONNX Runtime's CUDA library did not load; asked only after it failed to, as loading it ahead breaks it."""
-    import onnxruntime
-
-    try:
-        ctypes.CDLL(str(Path(onnxruntime.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"))
-    except OSError as error:
-        return f"ONNX Runtime's CUDA library does not load: {error}"
-    return "ONNX Runtime refused the CUDA device"

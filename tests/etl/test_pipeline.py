@@ -21,7 +21,7 @@ from etl.recipe import Recipe
 from etl.work import FOLDERS, STAGES, Work
 from nextlong.errors import UserError
 from nextlong.tokenizing import Tokenizer
-from tests.conftest import TARGET
+from tests.conftest import TARGET, make_texts
 
 MakeRecipe = Callable[..., Recipe]
 
@@ -306,6 +306,22 @@ def test_an_approximate_index_carries_its_recall(make_recipe: MakeRecipe, factor
     assert facts["recall"] >= 0.9
     assert 1 <= facts["nprobe"] <= 16
     assert len(facts["shards"]) > 1
+
+
+def test_the_published_rule_counts_what_it_loses(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    texts = ["\n\n" + "long paragraph " * 40 + "\n" + text for _, text in make_texts(40)]
+    pq.write_table(pa.table({"text": texts}), tmp_path / "blank.parquet")
+    recipe = make_recipe(
+        input={"path": str(tmp_path / "blank.parquet"), "id": None, "source": None},
+        chunking={"long_paragraphs": "keep"},
+    )
+    run(recipe, only="read")
+    work, summary = run(recipe, only="chunk")
+    chars = summary["stages"]["chunk"]["account"]["chars"]
+    kept = sum(len(row["text"]) + len(row["joiner"]) for row in table(work, "chunk").to_pylist())
+    assert chars["read"] == sum(map(len, texts))
+    assert chars["kept"] == kept
+    assert chars["dropped"]["blank_lines_of_published_rule"] >= 2 * 40
 
 
 def test_granularity_in_tokens(make_recipe: MakeRecipe) -> None:

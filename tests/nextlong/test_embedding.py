@@ -19,8 +19,9 @@ from tokenizers import Tokenizer
 
 from etl.offline_model import offline_model
 from nextlong.config import Embedding
-from nextlong.embedding import Embedder, fingerprint, resolve_model
+from nextlong.embedding import Embedder
 from nextlong.errors import UserError
+from nextlong.model_folder import fingerprint, resolve_model
 from tests.conftest import make_texts
 
 SIZE = 8

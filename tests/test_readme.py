@@ -1,0 +1,78 @@
+"""What the README shows runs: its demo, its Python, its recipe and its commands."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from etl.offline_model import offline_model
+from etl.recipe import load_recipe
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def _blocks(language: str) -> list[str]:
+    blocks = re.findall(rf"```{language}\n(.*?)```", README, re.S)
+    assert blocks
+    return blocks
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder in which `nextlong demo` ran, and what it printed."""
+    offline_model()
+    folder = tmp_path_factory.mktemp("readme")
+    command = [sys.executable, "-m", "etl.cli", "demo", "--documents", "40", "--workers", "2"]
+    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=250)
+    assert ran.returncode == 0, ran.stderr
+    return folder, ran.stdout
+
+
+def test_the_demo_says_what_it_used_and_shows_a_long_document(demo: tuple[Path, str]) -> None:
+    _, shown = demo
+    for words in ("docstrings of installed packages", "byte-level BPE", "all-MiniLM-L6-v2", "65,536 tokens"):
+        assert words in shown
+    assert "META 1 of" in shown
+    assert "For real work" in shown
+
+
+def test_a_demo_of_another_size_is_refused(demo: tuple[Path, str]) -> None:
+    folder, _ = demo
+    command = [sys.executable, "-m", "etl.cli", "demo", "--documents", "41"]
+    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert (ran.returncode, "--out demo-2" in ran.stderr) == (2, True)
+
+
+def test_the_python_example_runs(demo: tuple[Path, str]) -> None:
+    (code,) = _blocks("python")
+    ran = subprocess.run([sys.executable, "-c", code], cwd=demo[0], capture_output=True, text=True, timeout=250)
+    assert ran.returncode == 0, ran.stderr
+    lines = ran.stdout.splitlines()
+    assert lines[0] == "8192"
+    assert lines[1].startswith("meta ")
+
+
+def test_the_recipe_is_valid(tmp_path: Path) -> None:
+    (recipe,) = _blocks("yaml")
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    assert load_recipe(str(tmp_path / "recipe.yaml")).synthesis.num_samples == 32000
+
+
+def test_the_commands_run(demo: tuple[Path, str], tmp_path: Path) -> None:
+    """On the demo's recipe and folder, which stand for the reader's own."""
+    commands = [line.split("#")[0].split() for block in _blocks("sh") for line in block.splitlines()]
+    commands = [command for command in commands if command and command[0] == "nextlong"]
+    assert len(commands) >= 5
+    recipe = (demo[0] / "demo" / "recipe.yaml").read_text()
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    os.symlink(demo[0] / "demo" / "work", tmp_path / "work")
+    for command in commands:
+        arguments = command[1:] + (["--workers", "0"] if command[1] == "run" else [])
+        ran = subprocess.run(
+            [sys.executable, "-m", "etl.cli", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=200
+        )
+        assert ran.returncode == 0, (command, ran.stderr)
+    assert (tmp_path / "work-2" / "7-packed" / "manifest.json").is_file()
