@@ -1,21 +1,22 @@
 """A recipe in, what a run would do out: parts, disk and time, from a short measurement on this machine; writes nothing.
 
-One part of the corpus stands for all; chunking, tokenizing, embedding and searching are timed on a few chunks of it.
+The first million characters stand for all; chunking, tokenizing, embedding and searching are timed on a few chunks of it.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from etl.chunk import chunk_documents
-from etl.inputs import plan_splits, read_split
+from etl.inputs import Input, Split, estimate_text_bytes, plan_splits, read_tables
 from etl.job import Job, prepare
 from etl.recipe import Recipe
 from nextlong.budgeting import num_candidates
 from nextlong.embedding import Embedder
+from nextlong.errors import UserError
 from nextlong.indexing import Index, add, bytes_per_vector, choose_factory, new_index
 from nextlong.tokenizing import Tokenizer
 
@@ -44,13 +45,13 @@ def forecast(recipe: Recipe) -> Forecast:
     """Estimate a run of a recipe. Raises UserError for what a run would refuse before its first stage."""
     job = prepare(recipe)
     splits = plan_splits(recipe.input, job.files)
-    read_seconds, split = _timed(lambda: read_split(splits[0], recipe.input).table)
-    texts = split["text"].drop_null()
-    chars_a_split = sum(len(text) for text in texts.to_pylist())
-    sample = _first_documents(texts.to_pylist())
+    text_bytes = estimate_text_bytes(recipe.input, job.files)
+    read_seconds, texts = _timed(lambda: _first_texts(splits, recipe.input))
+    sample = _documents(texts)
     chunk_seconds, part = _timed(lambda: chunk_documents(sample, Tokenizer(job.tokenizer_file), recipe.chunking))
-    sample_chars = max(1, sum(len(text) for text in sample["text"].to_pylist()))
-    scale = chars_a_split * len(splits) / sample_chars
+    sample_bytes = sum(len(text.encode()) for text in texts)
+    scale = text_bytes / max(1, sample_bytes)
+    num_chars = sum(map(len, texts)) * scale
     num_chunks, num_tokens = part.chunks.num_rows * scale, len(part.tokens.ids) * scale
     eligible = part.documents["num_chunks"].to_numpy()
     eligible = eligible[eligible >= recipe.synthesis.min_meta_chunks]
@@ -63,16 +64,16 @@ def forecast(recipe: Recipe) -> Forecast:
     candidates = num_candidates(recipe.mining.num_candidates, 0)
     packed = (recipe.packing.sequence_length_tokens or 0) > recipe.synthesis.target_length_tokens
     return Forecast(
-        len(splits),
-        chars_a_split * len(splits),
+        max(len(splits), -(-text_bytes // (splits[0].part_bytes or text_bytes)) if splits else 0),
+        num_chars,
         num_chunks,
         num_tokens,
         wanted,
         num_meta_chunks,
         factory,
         {
-            "read": chars_a_split * len(splits) * _ZSTD_RATIO,
-            "chunk": chars_a_split * len(splits) * _ZSTD_RATIO + 4 * num_tokens + 24 * num_chunks,
+            "read": num_chars * _ZSTD_RATIO,
+            "chunk": num_chars * _ZSTD_RATIO + 4 * num_tokens + 24 * num_chunks,
             "embed": num_chunks * dimensions * np.dtype(recipe.embedding.dtype).itemsize,
             "index": num_chunks * bytes_per_vector(new_index(factory, dimensions)),
             "mine": num_meta_chunks * candidates * 12 * 0.7,
@@ -80,7 +81,7 @@ def forecast(recipe: Recipe) -> Forecast:
             "pack": long_tokens * 4 * _ZSTD_RATIO if packed else 200 * wanted,
         },
         {
-            "read": 2 * read_seconds * len(splits),
+            "read": 2 * read_seconds * scale,
             "chunk": chunk_seconds * scale,
             "embed": embed_seconds * num_chunks,
             "mine": _search_seconds(dimensions, factory, num_chunks, candidates) * num_meta_chunks,
@@ -108,18 +109,23 @@ def as_text(estimate: Forecast, recipe: Recipe, workers: int) -> str:
     )
 
 
-def _first_documents(texts: list[str]) -> pa.Table:
-    chosen, chars = [], 0
-    for text in texts:
-        if text.strip():
-            chosen.append(text[:_SAMPLE_CHARS])
-            chars += len(text)
-        if chars >= _SAMPLE_CHARS:
-            break
-    names = pa.array([""] * len(chosen), pa.string())
-    ids = pa.array(range(len(chosen)), pa.int64())
-    columns = {"doc_id": ids, "source_id": names, "text": pa.array(chosen, pa.large_string()), "source": names}
-    return pa.table(columns)
+def _first_texts(splits: Sequence[Split], settings: Input) -> list[str]:
+    """Texts from the start of the input, up to a million characters. Raises UserError when there are none."""
+    texts: list[str] = []
+    for split in splits:
+        for read in read_tables(split, settings):
+            texts += [text[:_SAMPLE_CHARS] for text in read.table["text"].drop_null().to_pylist() if text.strip()]
+            if sum(map(len, texts)) >= _SAMPLE_CHARS:
+                return texts
+    if not texts:
+        raise UserError("the input has no document with a text, so there is nothing to measure. Check input.text.")
+    return texts
+
+
+def _documents(texts: list[str]) -> pa.Table:
+    names = pa.array([""] * len(texts), pa.string())
+    ids = pa.array(range(len(texts)), pa.int64())
+    return pa.table({"doc_id": ids, "source_id": names, "text": pa.array(texts, pa.large_string()), "source": names})
 
 
 def _embedding(job: Job, texts: list[str]) -> tuple[float, int]:

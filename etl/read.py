@@ -1,11 +1,12 @@
 """Stage read: a corpus in, documents with ids out; exact copies and empty texts are dropped and counted.
 
 Two passes: the first counts and hashes every text (16 bytes a document stay), so that ids follow the input's order and
-one document of every text is kept, the first; the second writes the parts. Each pass holds one part in memory.
+one document of every text is kept, the first; the second writes the parts. Each pass holds one part in memory, since
+row groups and files larger than a part are streamed.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from etl.engine import Engine
-from etl.inputs import Input, Split, plan_splits, read_split
+from etl.inputs import Input, Split, plan_splits, read_tables
 from etl.job import Job
 from etl.parts import PartResult, write_array, write_table
 from etl.schemas import DOCUMENTS, to_frame
@@ -55,8 +56,11 @@ def documents_schema(settings: Input) -> pa.Schema:
 
 def scan_partition(split: Split, settings: Input) -> NDArray[Any]:
     """For each row of a split a 128-bit hash of its text and a status: kept, or why it is dropped."""
-    scan = np.zeros(0, _SCAN)
-    texts = read_split(split, settings).table["text"]
+    scans = [_scan(read.table["text"]) for read in read_tables(split, settings)]
+    return np.concatenate([np.zeros(0, _SCAN), *scans])
+
+
+def _scan(texts: pa.ChunkedArray) -> NDArray[Any]:
     scan = np.zeros(len(texts), _SCAN)
     for row, text in enumerate(texts.to_pylist()):
         if text is None:
@@ -83,24 +87,45 @@ def mark_copies(scans: Sequence[NDArray[Any]]) -> list[NDArray[np.uint8]]:
 
 def read_partition(split: Split, first_id: int, status: NDArray[np.uint8], *, settings: Input) -> pd.DataFrame:
     """The kept documents of a split; first_id: doc_id of its first row, status: [rows] from `mark_copies`."""
-    return to_frame(_read(split, first_id, status, settings)[0])
+    tables = [table for table, _ in _read(split, first_id, status, settings)]
+    return to_frame(pa.concat_tables([documents_schema(settings).empty_table(), *tables]))
 
 
-def _read(split: Split, first_id: int, status: NDArray[np.uint8], settings: Input) -> tuple[pa.Table, Account]:
-    rows = read_split(split, settings)
-    table = rows.table
+def _read(
+    split: Split, first_id: int, status: NDArray[np.uint8], settings: Input
+) -> Iterator[tuple[pa.Table, Account]]:
+    """The kept documents of a split, a few MiB at a time."""
+    row = 0
+    for read in read_tables(split, settings):
+        here = status[row : row + read.table.num_rows]
+        yield _kept(read.table, first_id + row, here, settings), _account(read.table["text"], here, read.num_replaced)
+        row += read.table.num_rows
+
+
+def _kept(table: pa.Table, first_id: int, status: NDArray[np.uint8], settings: Input) -> pa.Table:
     doc_ids = np.arange(first_id, first_id + table.num_rows, dtype=np.int64)
     source_ids = pc.coalesce(table["source_id"], pa.array(doc_ids.astype(str)))
     table = table.set_column(table.schema.get_field_index("source_id"), "source_id", source_ids)
     table = table.append_column("doc_id", pa.array(doc_ids))
-    for name in settings.keep:
-        table = table.set_column(table.schema.get_field_index(name), name, table[name].cast(pa.string()))
-    kept = (
-        table.filter(pa.array(status == _KEPT))
-        .select(documents_schema(settings).names)
-        .cast(documents_schema(settings))
-    )
-    return kept, _account(table["text"], status, rows.num_replaced)
+    kept = table.filter(pa.array(status == _KEPT))
+    return kept.select(documents_schema(settings).names).cast(documents_schema(settings))
+
+
+def _parts(tables: Iterable[pa.Table], split: Split, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Documents gathered into parts, each closed by the document with which it reaches its size; one at least."""
+    held, filled, num_parts = [schema.empty_table()], 0, 0
+    limit = split.part_rows or split.part_bytes or 0
+    for table in tables:
+        sizes = np.ones(table.num_rows, np.int64) if split.part_rows else pc.binary_length(table["text"]).to_numpy()
+        first = 0
+        for row, size in enumerate(sizes.tolist()):
+            filled += size
+            if limit and filled >= limit:
+                yield pa.concat_tables([*held, table.slice(first, row + 1 - first)])
+                held, filled, first, num_parts = [schema.empty_table()], 0, row + 1, num_parts + 1
+        held.append(table.slice(first))
+    if sum(table.num_rows for table in held) or not num_parts:
+        yield pa.concat_tables(held)
 
 
 def _account(texts: pa.ChunkedArray, status: NDArray[np.uint8], num_replaced: int) -> Account:
@@ -126,9 +151,24 @@ def _scan_part(folder: Path, name: str, *, split: Split, settings: Input) -> Par
 def _read_part(
     folder: Path, name: str, *, split: Split, first_id: int, status: NDArray[np.uint8], settings: Input
 ) -> PartResult:
-    table, account = _read(split, first_id, status, settings)
-    write_table(folder / f"{name}.parquet", table)
-    return PartResult(files=[f"{name}.parquet"], rows=table.num_rows, account=account)
+    accounts: list[Account] = []
+
+    def tables() -> Iterator[pa.Table]:
+        for table, account in _read(split, first_id, status, settings):
+            accounts.append(account)
+            yield table
+
+    written = []
+    for number, table in enumerate(_parts(tables(), split, documents_schema(settings))):
+        file = f"{name}-{number:03d}.parquet"
+        write_table(folder / file, table)
+        written.append((file, table.num_rows))
+    return PartResult(
+        files=[file for file, _ in written],
+        rows=sum(rows for _, rows in written),
+        account=Account.total(accounts),
+        values={"tables": written},
+    )
 
 
 def first_ids(statuses: Sequence[NDArray[np.uint8]]) -> list[int]:

@@ -65,7 +65,12 @@ class StageFolder:
         manifest = self.manifest()
         if manifest is None:
             raise RuntimeError(f"stage {self.stage} in {self.path} is not finished")
-        return [(self.path / f"{part['part']}.parquet", part["rows"]) for part in manifest["parts"]]
+        tables = [
+            table
+            for part in manifest["parts"]
+            for table in part["values"].get("tables", [(f"{part['part']}.parquet", part["rows"])])
+        ]
+        return [(self.path / name, rows) for name, rows in tables]
 
     def finish(
         self,

@@ -18,13 +18,22 @@ from etl.schemas import DOCUMENTS
 from nextlong.config import require
 from nextlong.errors import UserError
 
-__all__ = ["Input", "InputFile", "ReadSplit", "Split", "identify", "list_files", "plan_splits", "read_split"]
+__all__ = [
+    "Input",
+    "InputFile",
+    "ReadSplit",
+    "Split",
+    "identify",
+    "list_files",
+    "plan_splits",
+    "read_split",
+    "read_tables",
+]
 
 logger = logging.getLogger(__name__)
 
 _LEAST_PART_BYTES = 2**20
 _GREATEST_PART_BYTES = 64 * 2**20
-_LARGE_GROUP_BYTES = 4 * _GREATEST_PART_BYTES
 _PARTS = 16
 _UNITS_A_PART = 16  # a jsonl part is filled to within a sixteenth
 
@@ -80,6 +89,10 @@ class Split(NamedTuple):
     """What one task reads: consecutive spans of the input. It is small, and travels to workers."""
 
     spans: tuple[Span, ...]
+    part_bytes: int | None = None
+    """Bytes of text, or `part_rows` rows, at which a part is closed: large row groups and compressed files are
+    read by one task, which writes several parts."""
+    part_rows: int | None = None
 
 
 class ReadSplit(NamedTuple):
@@ -100,7 +113,7 @@ def plan_splits(settings: Input, files: Sequence[InputFile]) -> list[Split]:
     """The input cut into splits that follow from files and settings alone, from parquet footers and file sizes.
 
     A split reaches the part's size unless it is the last, and exceeds it by less than its last row group, line or
-    whole file: a row group, a line, a text file and a compressed file are never cut, and small files share a split.
+    whole file: a row group, a line, a text file and a compressed file are read by one task, and small files share one.
     Raises UserError for a damaged parquet file and for columns that are missing or of another type.
     """
     columns = settings.columns
@@ -108,29 +121,34 @@ def plan_splits(settings: Input, files: Sequence[InputFile]) -> list[Split]:
         raise UserError("input.id, input.source and input.keep name columns, but text files have none. Leave them out.")
     with ThreadPoolExecutor(IO_THREADS) as pool:
         groups = list(pool.map(partial(_row_groups, columns=columns), files))
-    sizes = [
-        sum(group.text_bytes for group in each) if file.format == "parquet" else file.bytes
-        for file, each in zip(files, groups, strict=True)
-    ]
-    _warn_of_large_groups(files, groups)
+    sizes = [_text_bytes(file, each) for file, each in zip(files, groups, strict=True)]
     part_bytes = settings.part_bytes or min(max(sum(sizes) // _PARTS, _LEAST_PART_BYTES), _GREATEST_PART_BYTES)
     if settings.part_rows is not None:
-        return list(_fill(chain.from_iterable(map(_units_by_rows, files, groups)), settings.part_rows))
+        splits = _fill(chain.from_iterable(map(_units_by_rows, files, groups)), settings.part_rows)
+        return [split._replace(part_rows=settings.part_rows) for split in splits]
     cut = partial(_units_by_bytes, step=max(1, part_bytes // _UNITS_A_PART))
-    return list(_fill(chain.from_iterable(map(cut, files, groups)), part_bytes))
+    splits = _fill(chain.from_iterable(map(cut, files, groups)), part_bytes)
+    return [split._replace(part_bytes=part_bytes) for split in splits]
+
+
+def estimate_text_bytes(settings: Input, files: Sequence[InputFile]) -> int:
+    """About how many bytes of text the input holds; a compressed file is taken for three times its size."""
+    columns = settings.columns
+    sizes = [_text_bytes(file, _row_groups(file, columns)) * (3 if file.compression else 1) for file in files]
+    return sum(sizes)
 
 
 def read_split(split: Split, settings: Input) -> ReadSplit:
-    """Read one split. Memory: about twice its text, in parquet files its largest row group on top.
+    """Read one split whole. Raises UserError, with the file and its line or row, for what cannot be read."""
+    read = list(read_tables(split, settings))
+    tables = [settings.columns.schema.empty_table(), *[each.table for each in read]]
+    return ReadSplit(pa.concat_tables(tables), sum(each.num_replaced for each in read))
 
-    Raises UserError, with the file and its line or row, for what cannot be read.
-    """
-    tables = [settings.columns.schema.empty_table()]
-    num_replaced = 0
-    for table, number in _read_spans(split.spans, settings.columns):
-        tables.append(table)
-        num_replaced += number
-    return ReadSplit(pa.concat_tables(tables), num_replaced)
+
+def read_tables(split: Split, settings: Input) -> Iterator[ReadSplit]:
+    """Read one split a few MiB at a time, whatever its size; errors as for `read_split`."""
+    for table, num_replaced in _read_spans(split.spans, settings.columns):
+        yield ReadSplit(table, num_replaced)
 
 
 _Unit = tuple[Span, int]  # what is not cut further, and its size in bytes or rows
@@ -140,16 +158,8 @@ def _row_groups(file: InputFile, columns: Columns) -> list[RowGroup]:
     return read_row_groups(file, columns) if file.format == "parquet" else []
 
 
-def _warn_of_large_groups(files: Sequence[InputFile], groups: Sequence[Sequence[RowGroup]]) -> None:
-    sizes = [(group.text_bytes, file.name) for file, each in zip(files, groups, strict=True) for group in each]
-    largest, name = max(sizes, default=(0, ""))
-    if largest > _LARGE_GROUP_BYTES:
-        logger.warning(
-            "input: a row group of %s holds %d MiB of text and is read at once, three times that in memory. "
-            "Rewrite the file with smaller row groups if workers run out of it.",
-            name,
-            largest // 2**20,
-        )
+def _text_bytes(file: InputFile, groups: Sequence[RowGroup]) -> int:
+    return sum(group.text_bytes for group in groups) if file.format == "parquet" else file.bytes
 
 
 def _units_by_rows(file: InputFile, groups: Sequence[RowGroup]) -> Iterator[_Unit]:

@@ -13,6 +13,8 @@ from etl.inputs.spans import Columns, Span, decode_utf8, telling_damage, without
 from nextlong.errors import UserError
 
 _CHECKED_ROWS = 1024  # texts that are decoded in Python when one of them is no UTF-8
+_TABLE_BYTES = 8 * 2**20
+_BUFFER_BYTES = 8 * 2**20  # read ahead: without, a whole row group would be held
 
 
 class RowGroup(NamedTuple):
@@ -36,7 +38,7 @@ def read_row_groups(file: InputFile, columns: Columns) -> list[RowGroup]:
 
 
 def read_parquet(span: Span, columns: Columns) -> Iterator[tuple[pa.Table, int]]:
-    """A table a row group, and in how many of its rows characters became U+FFFD.
+    """Tables of some MiB, and in how many of their rows characters became U+FFFD; row groups are streamed.
 
     Raises UserError, with file and row, for what cannot be read.
     """
@@ -44,14 +46,18 @@ def read_parquet(span: Span, columns: Columns) -> Iterator[tuple[pa.Table, int]]
         stop = parquet.num_row_groups if span.stop is None else span.stop
         first_row = sum(parquet.metadata.row_group(group).num_rows for group in range(span.start))
         for group in range(span.start, stop):
-            table = _read_group(parquet, group, span.file, columns)
-            yield _to_strings(table, span.file, columns, first_row)
-            first_row += table.num_rows
+            for table in _read_group(parquet, group, span.file, columns):
+                yield _to_strings(table, span.file, columns, first_row)
+                first_row += table.num_rows
 
 
-def _read_group(parquet: Any, group: int, file: InputFile, columns: Columns) -> pa.Table:
+def _read_group(parquet: Any, group: int, file: InputFile, columns: Columns) -> Iterator[pa.Table]:
+    facts = parquet.metadata.row_group(group)
+    rows = max(1, facts.num_rows * _TABLE_BYTES // max(1, facts.total_byte_size))
+    names = [name for _, name in columns.roles]
     with telling_damage(file, lambda: f"in row group {group}"):
-        return parquet.read_row_group(group, columns=[name for _, name in columns.roles], use_threads=False)
+        for batch in parquet.iter_batches(rows, row_groups=[group], columns=names, use_threads=False):
+            yield pa.Table.from_batches([batch])
 
 
 def _to_strings(table: pa.Table, file: InputFile, columns: Columns, first_row: int) -> tuple[pa.Table, int]:
@@ -122,6 +128,6 @@ def _is_number(kind: pa.DataType) -> bool:
 def _open_parquet(file: InputFile) -> Iterator[Any]:
     with open_file(file) as stream:
         with telling_damage(file, lambda: "or no parquet file"):
-            parquet = pq.ParquetFile(stream, pre_buffer=True)
+            parquet = pq.ParquetFile(stream, pre_buffer=False, buffer_size=_BUFFER_BYTES)
         with parquet:
             yield parquet

@@ -19,7 +19,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.inputs import Input, identify, list_files, plan_splits, read_split
+from etl.inputs import Input, identify, list_files, plan_splits, read_split, read_tables
 from nextlong.errors import UserError
 
 Rows = list[dict[str, Any]]
@@ -373,15 +373,13 @@ def test_a_file_that_shrinks_during_a_run_is_noticed(tmp_path: Path) -> None:
         read_split(splits[-1], settings)
 
 
-def test_a_large_row_group_is_warned_of(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = write_parquet(tmp_path / "a.parquet", {"text": ["x"]})
-    assert texts_of(path=path) == ["x"]
-    assert not caplog.text
-    monkeypatch.setattr("etl.inputs._LARGE_GROUP_BYTES", 1)
-    assert texts_of(path=path) == ["x"]
-    assert "a row group of a.parquet holds 0 MiB of text and is read at once" in caplog.text
+def test_a_large_row_group_is_read_a_few_mebibytes_at_a_time(tmp_path: Path) -> None:
+    texts = [f"{number} " + "x" * 100_000 for number in range(400)]
+    path = write_parquet(tmp_path / "a.parquet", {"text": texts})
+    (split,) = plan_splits(Input(path=str(path)), list_files(Input(path=str(path))))
+    tables = [read.table for read in read_tables(split, Input(path=str(path)))]
+    assert max(table["text"].nbytes for table in tables) < 20_000_000
+    assert [text for table in tables for text in table["text"].to_pylist()] == texts
 
 
 # Parquet

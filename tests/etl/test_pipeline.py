@@ -1,7 +1,9 @@
 """The whole chain: the same bytes however it is run, nothing lost, and what a long document must be."""
 
 import dataclasses
+import gzip
 import hashlib
+import json
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -69,6 +71,21 @@ def test_other_part_sizes_give_the_same_rows(make_recipe: MakeRecipe) -> None:
         assert table(one, stage).equals(table(other, stage)), stage
     vectors = [np.concatenate(embedding_store(work["embed"]).arrays) for work in (one, other)]
     assert vectors[0].tobytes() == vectors[1].tobytes()
+
+
+def test_one_large_row_group_or_compressed_file_becomes_several_parts(
+    make_recipe: MakeRecipe, corpus_file: Path, tmp_path: Path
+) -> None:
+    many, _ = run(make_recipe("many"))
+    rows = pq.read_table(corpus_file)
+    pq.write_table(rows, tmp_path / "one.parquet")
+    with gzip.open(tmp_path / "one.jsonl.gz", "wt") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows.to_pylist())
+    for name in ("one.parquet", "one.jsonl.gz"):
+        work, _ = run(make_recipe(name + "-work", input={"path": str(tmp_path / name)}))
+        assert len(work["chunk"].tables()) == 3
+        for stage in ("read", "chunk", "mine", "interleave"):
+            assert table(work, stage).equals(table(many, stage)), stage
 
 
 def test_long_documents_are_what_the_method_says(finished: tuple[Work, dict[str, Any]], tokenizer_file: Path) -> None:
