@@ -1,6 +1,6 @@
 """A recipe in, what a run would do out: parts, disk and time, from a short measurement on this machine; writes nothing.
 
-The first million characters stand for all; chunking, tokenizing, embedding and searching are timed on a few chunks of it.
+The first million characters stand for all; chunking, tokenizing, embedding and searching are timed on it.
 """
 
 import time
