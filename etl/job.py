@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+from etl import decontaminate
 from etl.inputs import InputFile, identify, list_files
 from etl.recipe import Recipe
 from etl.work import Work
@@ -16,6 +17,7 @@ class Job:
 
     recipe: Recipe
     files: list[InputFile]
+    evaluation_files: list[InputFile]
     tokenizer_file: Path
     model_folder: Path
     work: Work
@@ -24,6 +26,7 @@ class Job:
 def prepare(recipe: Recipe) -> Job:
     """Find everything a recipe names. Raises UserError for what is missing, before any work."""
     files = list_files(recipe.input)
+    evaluation_files = decontaminate.evaluation_files(recipe.decontamination)
     tokenizer_file = resolve_tokenizer(recipe.tokenizer).absolute()
     model_folder = resolve_model(recipe.embedding.model, recipe.embedding.file).absolute()
     plain = dataclasses.asdict(recipe)
@@ -32,7 +35,9 @@ def prepare(recipe: Recipe) -> Job:
         del plain["embedding"][name]
     position = plain["synthesis"].pop("position")
     settings = {
-        "read": plain["input"] | {"files": identify(files)},
+        "read": plain["input"]
+        | {"files": identify(files)}
+        | decontaminate.fingerprint_settings(recipe.decontamination, evaluation_files),
         "chunk": plain["chunking"] | {"tokenizer": Tokenizer(tokenizer_file).fingerprint},
         "embed": plain["embedding"] | {"model": fingerprint(model_folder, recipe.embedding)},
         "index": plain["index"],
@@ -41,4 +46,11 @@ def prepare(recipe: Recipe) -> Job:
         "pack": plain["packing"],
     }
     work = Work.of_settings(Path(recipe.output).expanduser().absolute(), settings)
-    return Job(recipe=recipe, files=files, tokenizer_file=tokenizer_file, model_folder=model_folder, work=work)
+    return Job(
+        recipe=recipe,
+        files=files,
+        evaluation_files=evaluation_files,
+        tokenizer_file=tokenizer_file,
+        model_folder=model_folder,
+        work=work,
+    )

@@ -1,12 +1,14 @@
-"""Stage read: a corpus in, documents with ids out; exact copies and empty texts are dropped and counted.
+"""Stage read: a corpus in, documents with ids out; empty, contaminated and repeated texts are dropped and counted.
 
 Two passes: the first counts and hashes every text (16 bytes a document stay), so that ids follow the input's order and
-one document of every text is kept, the first; the second writes the parts. Each pass holds one part in memory, since
+one document of every text is kept, the first; texts that share an n-gram with an evaluation text are found there too,
+so that their copies go with them. The second writes the parts. Each pass holds one part in memory, since
 row groups and files larger than a part are streamed.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from etl import decontaminate
 from etl.engine import Engine
-from etl.inputs import Input, Split, plan_splits, read_tables
+from etl.inputs import Input, ReadSplit, Split, plan_splits, read_tables
 from etl.job import Job
 from etl.parts import PartResult, write_array, write_table
 from etl.schemas import DOCUMENTS, to_frame
+from etl.work import StageFolder
 from nextlong.accounting import Account
+from nextlong.decontamination import EvaluationNgrams
 
 DROPPED = {1: "null_text", 2: "empty_text", 3: "blank_text", 4: "exact_copy"}
-_KEPT, _NULL, _EMPTY, _BLANK, _COPY = range(5)
-_SCAN = np.dtype([("high", "<u8"), ("low", "<u8"), ("status", "u1")])
+"""Why a row is dropped, by its status; those above are contaminated by an evaluation file, numbered from there."""
+_KEPT, _NULL, _EMPTY, _BLANK, _COPY, _CONTAMINATED = range(6)
+_SCAN = np.dtype([("high", "<u8"), ("low", "<u8"), ("status", "<u2")])
+_LoadNgrams = Callable[[], EvaluationNgrams]
 
 
 def run(job: Job, engine: Engine) -> dict[str, Any]:
@@ -33,14 +40,16 @@ def run(job: Job, engine: Engine) -> dict[str, Any]:
     stage = job.work.start("read")
     settings = job.recipe.input
     splits = plan_splits(settings, job.files)
+    load_ngrams = _collect_ngrams(job, stage, engine) if job.evaluation_files else None
     scans = [
-        stage.part(number, _scan_part, prefix="scan", split=split, settings=settings)
+        stage.part(number, _scan_part, prefix="scan", split=split, settings=settings, load_ngrams=load_ngrams)
         for number, split in enumerate(splits)
     ]
     engine.run(scans, doing="count documents", unit="part")
     statuses = mark_copies([np.load(stage.path / f"{part.name}.npy") for part in scans])
+    shared: dict[str, Any] = {"settings": settings, "evaluation_files": [file.name for file in job.evaluation_files]}
     parts = [
-        stage.part(number, _read_part, split=split, first_id=first_id, status=status, settings=settings)
+        stage.part(number, _read_part, split=split, first_id=first_id, status=status, **shared)
         for number, (split, first_id, status) in enumerate(zip(splits, first_ids(statuses), statuses, strict=True))
     ]
     return stage.finish(engine.run(parts, doing="read documents", unit="part"))
@@ -54,13 +63,16 @@ def documents_schema(settings: Input) -> pa.Schema:
     return schema
 
 
-def scan_partition(split: Split, settings: Input) -> NDArray[Any]:
-    """For each row of a split a 128-bit hash of its text and a status: kept, or why it is dropped."""
-    scans = [_scan(read.table["text"]) for read in read_tables(split, settings)]
+def scan_partition(split: Split, settings: Input, ngrams: EvaluationNgrams | None = None) -> NDArray[Any]:
+    """For each row of a split a 128-bit hash of its text and a status: kept, or why it is dropped.
+
+    ngrams: those that contaminate a document; None: nothing does.
+    """
+    scans = [_scan(read.table["text"], ngrams) for read in read_tables(split, settings)]
     return np.concatenate([np.zeros(0, _SCAN), *scans])
 
 
-def _scan(texts: pa.ChunkedArray) -> NDArray[Any]:
+def _scan(texts: pa.ChunkedArray, ngrams: EvaluationNgrams | None) -> NDArray[Any]:
     scan = np.zeros(len(texts), _SCAN)
     for row, text in enumerate(texts.to_pylist()):
         if text is None:
@@ -69,6 +81,8 @@ def _scan(texts: pa.ChunkedArray) -> NDArray[Any]:
             scan["status"][row] = _EMPTY
         elif text.isspace():
             scan["status"][row] = _BLANK
+        elif ngrams is not None and (file := ngrams.first_file(text)) >= 0:
+            scan["status"][row] = _CONTAMINATED + file
         else:
             digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
             scan["high"][row] = int.from_bytes(digest[:8], "little")
@@ -76,33 +90,37 @@ def _scan(texts: pa.ChunkedArray) -> NDArray[Any]:
     return scan
 
 
-def mark_copies(scans: Sequence[NDArray[Any]]) -> list[NDArray[np.uint8]]:
-    """The status of every row of every split: of texts that are equal, the first is kept and the others are copies."""
+def mark_copies(scans: Sequence[NDArray[Any]]) -> list[NDArray[np.uint16]]:
+    """The status of every row of every split: of texts that are equal, the first is kept and the others are copies.
+
+    Contaminated texts are dropped already, and every copy of theirs for the same reason.
+    """
     everything = np.concatenate([np.zeros(0, _SCAN), *scans])
-    status: NDArray[np.uint8] = everything["status"].copy()
+    status: NDArray[np.uint16] = everything["status"].copy()
     keys = pd.DataFrame({"high": everything["high"], "low": everything["low"]})[status == _KEPT]
     status[np.flatnonzero(status == _KEPT)[keys.duplicated().to_numpy()]] = _COPY
     return np.split(status, np.cumsum([len(scan) for scan in scans])[:-1])
 
 
-def read_partition(split: Split, first_id: int, status: NDArray[np.uint8], *, settings: Input) -> pd.DataFrame:
+def read_partition(split: Split, first_id: int, status: NDArray[np.uint16], *, settings: Input) -> pd.DataFrame:
     """The kept documents of a split; first_id: doc_id of its first row, status: [rows] from `mark_copies`."""
-    tables = [table for table, _ in _read(split, first_id, status, settings)]
+    tables = [
+        _kept(read.table, first, here, settings) for read, first, here in _read(split, first_id, status, settings)
+    ]
     return to_frame(pa.concat_tables([documents_schema(settings).empty_table(), *tables]))
 
 
 def _read(
-    split: Split, first_id: int, status: NDArray[np.uint8], settings: Input
-) -> Iterator[tuple[pa.Table, Account]]:
-    """The kept documents of a split, a few MiB at a time."""
+    split: Split, first_id: int, status: NDArray[np.uint16], settings: Input
+) -> Iterator[tuple[ReadSplit, int, NDArray[np.uint16]]]:
+    """The rows of a split, a few MiB at a time, with the doc_id of the first and the status of each."""
     row = 0
     for read in read_tables(split, settings):
-        here = status[row : row + read.table.num_rows]
-        yield _kept(read.table, first_id + row, here, settings), _account(read.table["text"], here, read.num_replaced)
+        yield read, first_id + row, status[row : row + read.table.num_rows]
         row += read.table.num_rows
 
 
-def _kept(table: pa.Table, first_id: int, status: NDArray[np.uint8], settings: Input) -> pa.Table:
+def _kept(table: pa.Table, first_id: int, status: NDArray[np.uint16], settings: Input) -> pa.Table:
     doc_ids = np.arange(first_id, first_id + table.num_rows, dtype=np.int64)
     source_ids = pc.coalesce(table["source_id"], pa.array(doc_ids.astype(str)))
     table = table.set_column(table.schema.get_field_index("source_id"), "source_id", source_ids)
@@ -128,35 +146,58 @@ def _parts(tables: Iterable[pa.Table], split: Split, schema: pa.Schema) -> Itera
         yield pa.concat_tables(held)
 
 
-def _account(texts: pa.ChunkedArray, status: NDArray[np.uint8], num_replaced: int) -> Account:
+def _account(read: ReadSplit, status: NDArray[np.uint16], evaluation_files: Sequence[str]) -> Account:
     account = Account()
-    chars = pc.fill_null(pc.utf8_length(texts), 0).to_numpy()
+    chars = pc.fill_null(pc.utf8_length(read.table["text"]), 0).to_numpy()
+    reasons = {code: _reason(code, evaluation_files) for code in np.unique(status).tolist() if code != _KEPT}
     for unit, sizes in (("documents", np.ones(len(status), np.int64)), ("chars", chars)):
         account.add(
             unit,
             read=int(sizes.sum()),
             kept=int(sizes[status == _KEPT].sum()),
-            dropped={reason: int(sizes[status == code].sum()) for code, reason in DROPPED.items()},
+            dropped={reason: int(sizes[status == code].sum()) for code, reason in reasons.items()},
         )
-    account.note("documents_with_replaced_characters", num_replaced)
+    account.note("documents_with_replaced_characters", read.num_replaced)
     return account
 
 
-def _scan_part(folder: Path, name: str, *, split: Split, settings: Input) -> PartResult:
-    scan = scan_partition(split, settings)
+def _reason(status: int, evaluation_files: Sequence[str]) -> str:
+    return DROPPED.get(status) or f"contaminated by {evaluation_files[status - _CONTAMINATED]}"
+
+
+def _collect_ngrams(job: Job, stage: StageFolder, engine: Engine) -> _LoadNgrams:
+    """Read the evaluation texts, once; every task then maps what became of them."""
+    settings, files = job.recipe.decontamination, job.evaluation_files
+    part = stage.part(0, decontaminate.collect_part, prefix="scan-ngrams", files=files, settings=settings)
+    [marker] = engine.run([part], doing="read evaluation texts", unit="part")
+    decontaminate.warn_of_short(files, marker["values"]["num_short"], settings)
+    return partial(decontaminate.load, part.folder, part.name, stage.fingerprint, settings)
+
+
+def _scan_part(
+    folder: Path, name: str, *, split: Split, settings: Input, load_ngrams: _LoadNgrams | None
+) -> PartResult:
+    scan = scan_partition(split, settings, load_ngrams and load_ngrams())
     write_array(folder / f"{name}.npy", scan)
     return PartResult(files=[f"{name}.npy"], rows=len(scan))
 
 
 def _read_part(
-    folder: Path, name: str, *, split: Split, first_id: int, status: NDArray[np.uint8], settings: Input
+    folder: Path,
+    name: str,
+    *,
+    split: Split,
+    first_id: int,
+    status: NDArray[np.uint16],
+    settings: Input,
+    evaluation_files: Sequence[str],
 ) -> PartResult:
     accounts: list[Account] = []
 
     def tables() -> Iterator[pa.Table]:
-        for table, account in _read(split, first_id, status, settings):
-            accounts.append(account)
-            yield table
+        for read, first, here in _read(split, first_id, status, settings):
+            accounts.append(_account(read, here, evaluation_files))
+            yield _kept(read.table, first, here, settings)
 
     written = []
     for number, table in enumerate(_parts(tables(), split, documents_schema(settings))):
@@ -171,5 +212,5 @@ def _read_part(
     )
 
 
-def first_ids(statuses: Sequence[NDArray[np.uint8]]) -> list[int]:
+def first_ids(statuses: Sequence[NDArray[np.uint16]]) -> list[int]:
     return [int(first) for first in np.cumsum([0, *[len(status) for status in statuses]])[:-1]]

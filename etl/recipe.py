@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from etl.inputs import Input
-from nextlong.config import Chunking, Embedding, Indexing, Mining, Packing, Synthesis
+from nextlong.config import Chunking, Decontamination, Embedding, Indexing, Mining, Packing, Synthesis
 from nextlong.errors import UserError
 
 
@@ -21,6 +21,8 @@ class Recipe:
     """The work folder; it can be moved when it is finished, and resumed when it is not."""
     tokenizer: str
     """tokenizer.json, its folder, or a hub id: the tokenizer of the model to be trained."""
+    decontamination: Decontamination = Decontamination()
+    """Which evaluation texts no document may share an n-gram with."""
     chunking: Chunking = Chunking()
     """How documents become chunks."""
     embedding: Embedding
@@ -37,7 +39,8 @@ class Recipe:
     def __post_init__(self) -> None:
         from nextlong.packing import documents_per_sequence
 
-        documents_per_sequence(self.packing.sequence_length_tokens, self.synthesis.target_length_tokens)
+        for target in self.synthesis.targets:
+            documents_per_sequence(self.packing.sequence_length_tokens, target)
 
 
 def load_recipe(path: str, overrides: list[str] | None = None) -> Recipe:

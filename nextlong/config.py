@@ -1,7 +1,7 @@
 """The method's settings: frozen dataclasses, checked once at construction; every default is stated here only."""
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args
 
 from nextlong.errors import UserError
 
@@ -38,8 +38,9 @@ class Chunking:
 class Embedding:
     """How a chunk becomes a vector (Sec. 3.1.2, Eq. 2)."""
 
-    model: str
-    """A folder with model.onnx (or onnx/model.onnx), tokenizer.json and config.json, or a hub id."""
+    model: str | None = None
+    """A folder with model.onnx (or onnx/model.onnx), tokenizer.json and config.json, or a hub id. None: only where
+    nothing is embedded (mining.retrieval: bm25, or a strategy that retrieves nothing)."""
     file: str | None = None
     """ONNX file inside the folder, e.g. onnx/model_fp16.onnx; None: model.onnx, then onnx/model.onnx."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -60,7 +61,7 @@ class Embedding:
     """Padded tokens a model call; bounds the memory of activations."""
 
     def __post_init__(self) -> None:
-        require(bool(self.model), "embedding.model", self.model, "a model folder or hub id")
+        require(self.model != "", "embedding.model", self.model, "a model folder or hub id")
         for name in ("max_tokens", "dimensions"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"embedding.{name}", value, "at least 1, or null")
@@ -97,35 +98,53 @@ class Indexing:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mining:
-    """Which neighbours may become hard negatives (Sec. 5.4, App. D.1)."""
+    """How neighbours are found, and which of them may become hard negatives (Sec. 5.4, App. D.1)."""
 
+    retrieval: Literal["embeddings", "bm25"] = "embeddings"
+    """embeddings: FAISS over the model's vectors; bm25: words alone, no model (LiteLong's BM25-NExtLong)."""
     num_candidates: int | Literal["auto"] = "auto"
-    """Candidates of other documents a meta-chunk; auto: max(512, 2 k), 512 as in Sec. 5.4."""
+    """Candidates of other documents a meta-chunk (knn, iclm: a document). auto: max(512, 2 k), 512 as in Sec. 5.4; for
+    iclm 50, as in-context-pretraining is configured."""
     near_duplicate_similarity: float | None = 0.95
-    """A candidate at or above this similarity is a false negative and dropped; None: keep them, as the paper does."""
+    """A candidate at or above this cosine similarity is a false negative and dropped; None: keep them, as the paper
+    does. BM25 scores are no such similarity: with retrieval=bm25 use near_duplicate_overlap."""
+    near_duplicate_overlap: float | None = None
+    """A candidate that shares this part of its word 5-grams (Jaccard, by MinHash) is dropped likewise; None: keep."""
 
     def __post_init__(self) -> None:
         number = self.num_candidates
         require(number == "auto" or number >= 1, "mining.num_candidates", number, "at least 1, or auto")
-        threshold = self.near_duplicate_similarity
-        require(
-            threshold is None or 0 < threshold <= 1,
-            "mining.near_duplicate_similarity",
-            threshold,
-            "above 0 and at most 1, or null",
-        )
+        for name in ("near_duplicate_similarity", "near_duplicate_overlap"):
+            value = getattr(self, name)
+            require(value is None or 0 < value <= 1, f"mining.{name}", value, "above 0 and at most 1, or null")
+
+
+Strategy = Literal["nextlong", "standard", "knn", "iclm", "quest"]
+Negatives = Literal["top", "random", "random_candidates", "tail", "self_repeat"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Synthesis:
-    """How a meta-document becomes a long document (Sec. 3.1, Algorithm 1, App. D.1)."""
+    """How documents become long documents (Sec. 3.1, Algorithm 1, App. D.1; the methods compared with: Table 1)."""
 
-    target_length_tokens: int
-    """Length of every long document, in tokens of the recipe's tokenizer."""
-    num_samples: int | None = None
-    """Long documents wanted; None: every eligible document is extended once."""
+    strategy: Strategy = "nextlong"
+    """nextlong; or whole documents one after the other: standard (random order), knn (a document and its nearest), iclm
+    (along a path through the neighbour graph), quest (those that share a keyword)."""
+    target_length_tokens: int | list[int]
+    """Length of every long document, in tokens of the recipe's tokenizer. A list: several lengths in one run, each
+    meta-document (or document) used for one of them."""
+    num_samples: int | list[int] | None = None
+    """Long documents wanted, with several lengths of each; None: as many as the corpus gives, every document once."""
     seed: int = 0
     """Seed of every draw."""
+    negatives: Negatives = "top"
+    """Which candidates of a meta-chunk are inserted: the most similar (top), the least similar of them (tail), in
+    random order (random_candidates), random chunks of the corpus (random), or the meta-chunk again (self_repeat)."""
+    skip_top: int = 0
+    """Candidates left out at the top of every list; later work finds the first ranks often relevant (Doc-REFRAG: 3)."""
+    max_uses_per_chunk: int | None = None
+    """In how many long documents one chunk may serve as a negative; None: no cap. Planned in drawn order, one part
+    after the other."""
     budget: Literal["exact", "paper"] = "exact"
     """exact: known token counts, every meta-chunk kept; paper: k of App. D.1, then truncated to the target."""
     overshoot_ratio: float = 1.5
@@ -138,16 +157,83 @@ class Synthesis:
     """Fewest chunks of a meta-document; with one chunk nothing is separated."""
     docs_per_part: int | None = None
     """Meta-documents a part of mining and interleaving; None: a sixteenth of the samples, at most 16 M tokens."""
+    query_model: str | None = None
+    """quest: folder of a local doc2query model (a transformers sequence-to-sequence model) whose generated queries give
+    the keywords; None: the document's own text gives them."""
+    keyword_min_score: float = 3.0
+    """quest: lowest RAKE score of a keyword."""
+    keyword_stop_phrases: str | None = None
+    """quest: file of phrases that are no keyword, one a line, # begins a comment; None: ours."""
+    keyword_oversampling: int = 2
+    """quest: how often the documents of rare keys enter (rare: the half of the keys with the fewest documents)."""
 
     def __post_init__(self) -> None:
-        for name in ("target_length_tokens", "min_meta_chunks"):
+        self._check_lengths()
+        for name in ("min_meta_chunks", "keyword_oversampling"):
             require(getattr(self, name) >= 1, f"synthesis.{name}", getattr(self, name), "at least 1")
-        for name in ("num_samples", "docs_per_part"):
+        for name in ("max_uses_per_chunk", "docs_per_part"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"synthesis.{name}", value, "at least 1, or null")
-        require(self.seed >= 0, "synthesis.seed", self.seed, "at least 0")
+        for name in ("seed", "skip_top", "keyword_min_score"):
+            require(getattr(self, name) >= 0, f"synthesis.{name}", getattr(self, name), "at least 0")
         require(self.overshoot_ratio > 0, "synthesis.overshoot_ratio", self.overshoot_ratio, "above 0")
         require(0 < self.max_meta_ratio <= 1, "synthesis.max_meta_ratio", self.max_meta_ratio, "above 0 and at most 1")
+        for name, valid in (("strategy", get_args(Strategy)), ("negatives", get_args(Negatives))):
+            value = getattr(self, name)
+            require(value in valid, f"synthesis.{name}", value, f"one of {', '.join(valid)}")
+        if self.skip_top and self.negatives in ("random", "self_repeat"):
+            raise UserError(
+                f"synthesis.skip_top is {self.skip_top}, but synthesis.negatives={self.negatives} has no ranks to skip. "
+                f"Set skip_top to 0, or negatives to top, tail or random_candidates."
+            )
+
+    def _check_lengths(self) -> None:
+        lengths, samples = self.target_length_tokens, self.num_samples
+        for length in self.targets:
+            require(length >= 1, "synthesis.target_length_tokens", lengths, "at least 1")
+        is_list = isinstance(lengths, list)
+        require(bool(self.targets), "synthesis.target_length_tokens", lengths, "one length or several")
+        require(len(set(self.targets)) == len(self.targets), "synthesis.target_length_tokens", lengths, "all different")
+        fits = not isinstance(samples, list) or (is_list and len(samples) == len(self.targets))
+        require(fits, "synthesis.num_samples", samples, "one number, or as many as there are target lengths")
+        for number in samples if isinstance(samples, list) else [samples]:
+            require(number is None or number >= 1, "synthesis.num_samples", samples, "at least 1, or null")
+
+    @property
+    def targets(self) -> list[int]:
+        """The target lengths as a list."""
+        lengths = self.target_length_tokens
+        return lengths if isinstance(lengths, list) else [lengths]
+
+    @property
+    def wanted(self) -> list[int | None]:
+        """For every target length how many long documents are wanted; None: as many as there are."""
+        samples = self.num_samples
+        return list(samples) if isinstance(samples, list) else [samples] * len(self.targets)
+
+    @property
+    def retrieves(self) -> Literal["chunks", "documents"] | None:
+        """What the strategy looks up by similarity: neighbours of chunks, of whole documents, or nothing."""
+        if self.strategy == "nextlong":
+            return None if self.negatives == "self_repeat" else "chunks"
+        return "documents" if self.strategy in ("knn", "iclm") else None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Decontamination:
+    """Which evaluation texts no document may share an n-gram with."""
+
+    path: list[str] = dataclasses.field(default_factory=list)
+    """Files, globs, folders or fsspec URLs of evaluation texts (parquet, jsonl, text); empty: nothing is compared."""
+    text: list[str] = dataclasses.field(default_factory=lambda: ["text"])
+    """Columns with the evaluation texts; a text file is one text."""
+    ngram_words: int = 13
+    """A document that shares so many consecutive words with an evaluation text is dropped."""
+
+    def __post_init__(self) -> None:
+        require(all(self.path), "decontamination.path", self.path, "addresses of files")
+        require(bool(self.text) and all(self.text), "decontamination.text", self.text, "names of columns")
+        require(self.ngram_words >= 1, "decontamination.ngram_words", self.ngram_words, "at least 1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -155,7 +241,7 @@ class Packing:
     """How long documents become sequences of one fixed length."""
 
     sequence_length_tokens: int | None = None
-    """Length of a packed sequence, a multiple of the target length; None: the target length itself."""
+    """Length of a packed sequence, a multiple of every target length; None: a sequence is one long document."""
 
     def __post_init__(self) -> None:
         length = self.sequence_length_tokens

@@ -3,23 +3,25 @@
 It shares no code with `nextlong` or `etl`; the tests compare the two.
 """
 
+import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from nextlong.config import Mining, Synthesis
 
+STAGE_DRAW, STAGE_POSITION, STAGE_SELECTION, STAGE_LENGTH, STAGE_KEYWORD = 1, 2, 3, 4, 5
 SENTENCE_END = re.compile(r"""[.!?。！？…]["'”’)\]]*\s+|[。！？]""")
 
 
 class Negative(NamedTuple):
     chunk_id: int
-    rank: int  # index in the meta-chunk's candidates
-    score: float
+    rank: int  # index in the meta-chunk's candidates, before they are reordered; which repeat it is
+    score: float | None  # None: a repeat
     num_tokens: int  # taken, from the chunk's start
 
 
@@ -27,16 +29,40 @@ class Allocation(NamedTuple):
     outcome: str  # kept, too_short, meta_too_long
     negatives: list[list[Negative]]  # one list a meta-chunk; empty unless kept
     num_tokens: int  # meta-chunks and negatives together: what was reached
-    counts: Counter[str]  # already_used, copy_in_document
+    counts: Counter[str]  # already_used, over_used, copy_in_document
 
 
 class Segment(NamedTuple):
     chunk_id: int
-    role: str  # meta, negative
+    role: str  # meta, negative, repeat, document
     start: int
     end: int
-    rank: int  # -1: meta
-    score: float | None  # None: meta
+    rank: int  # -1: meta, or a document not looked up
+    score: float | None  # None: meta, repeat, or a document not looked up
+
+
+class Corpus(NamedTuple):
+    texts: dict[int, str]  # by chunk id, without the joiner
+    num_chars: dict[int, int]  # with the joiner, as the next two
+    token_ids: dict[int, list[int]]
+    num_tokens: dict[int, int]
+
+
+class Member(NamedTuple):
+    doc_id: int
+    rank: int
+    score: float | None
+
+
+class Gathered(NamedTuple):
+    sample_id: int
+    length: int  # index in synthesis.targets
+    members: list[Member]
+
+
+def rng_of(seed: int, stage: int, *ids: int) -> np.random.Generator:
+    """The generator of one draw."""
+    return np.random.default_rng([seed, stage, *ids])
 
 
 def published_chunks(text: str, granularity_chars: int) -> list[str]:
@@ -135,10 +161,40 @@ def candidates(
     near_duplicate_similarity: float | None,
 ) -> tuple[list[tuple[int, float]], Counter[str]]:
     """(id, score) kept for one meta-chunk of a meta-document, and the counts of what was met (Sec. 5.4)."""
+    walk = ranked_chunks(vectors, query_id)
+    return _kept(walk, meta_ids, text_of, num_candidates, near_duplicate_similarity)
+
+
+def random_chunks(
+    query_id: int,
+    meta_ids: Sequence[int],
+    *,
+    vectors: Sequence[Sequence[float]],
+    text_of: Mapping[int, str],
+    num_candidates: int,
+    near_duplicate_similarity: float | None,
+    seed: int,
+) -> tuple[list[tuple[int, float]], Counter[str]]:
+    """The same of chunks drawn from the whole corpus, in drawn order."""
+    score_of = dict(ranked_chunks(vectors, query_id))
+    size = min(len(vectors), num_candidates + len(meta_ids))
+    drawn = rng_of(seed, STAGE_SELECTION, query_id).choice(len(vectors), size=size, replace=False).tolist()
+    walk = [(chunk_id, score_of[chunk_id]) for chunk_id in drawn]
+    return _kept(walk, meta_ids, text_of, num_candidates, near_duplicate_similarity)
+
+
+def _kept(
+    walk: Sequence[tuple[int, float]],
+    meta_ids: Sequence[int],
+    text_of: Mapping[int, str],
+    num_candidates: int,
+    near_duplicate_similarity: float | None,
+) -> tuple[list[tuple[int, float]], Counter[str]]:
+    """The first chunks of other documents on a walk, less those the rules drop, and the counts of what was met."""
     counts: Counter[str] = Counter()
     retrieved: list[tuple[int, float]] = []
     own_met = 0
-    for chunk_id, score in ranked_chunks(vectors, query_id):
+    for chunk_id, score in walk:
         if len(retrieved) == num_candidates:
             break
         if chunk_id in meta_ids:
@@ -157,6 +213,19 @@ def candidates(
         else:
             kept.append((chunk_id, score))
     return kept, counts
+
+
+def selected(
+    kept: Sequence[tuple[int, float]], negatives: str, skip_top: int, seed: int, query_id: int
+) -> list[tuple[int, float, int]]:
+    """(id, score, rank) of one meta-chunk's candidates in the order they are tried; the rank is that before it."""
+    ranked = [(chunk_id, score, rank) for rank, (chunk_id, score) in enumerate(kept)]
+    left = ranked[skip_top:]
+    if negatives == "tail":
+        left.reverse()
+    if negatives == "random_candidates":
+        left = [left[place] for place in rng_of(seed, STAGE_SELECTION, query_id).permutation(len(left))]
+    return left
 
 
 def negatives_per_chunk(
@@ -179,17 +248,24 @@ def num_candidates_auto(num_negatives: int) -> int:
 
 
 class _Taken:
-    """What one long document has taken so far: no chunk twice (App. D.1), no text twice."""
+    """What one long document has taken so far: no chunk twice (App. D.1), no text twice; of repeats, anything."""
 
-    def __init__(self, text_of: Mapping[int, str]) -> None:
+    def __init__(self, text_of: Mapping[int, str], over_used: Collection[int], repeats: bool) -> None:
         self.text_of = text_of
+        self.over_used = over_used
+        self.repeats = repeats
         self.ids: set[int] = set()
         self.texts: set[str] = set()
         self.counts: Counter[str] = Counter()
 
     def accepts(self, chunk_id: int) -> bool:
+        if self.repeats:
+            return True
         if chunk_id in self.ids:
             self.counts["already_used"] += 1
+            return False
+        if chunk_id in self.over_used:
+            self.counts["over_used"] += 1
             return False
         if self.text_of[chunk_id] in self.texts:
             self.counts["copy_in_document"] += 1
@@ -201,18 +277,21 @@ class _Taken:
 
 def allocate_paper(
     meta: Sequence[int],
-    candidates: Sequence[Sequence[tuple[int, float]]],
+    candidates: Sequence[Sequence[tuple[int, float | None, int]]],
     num_tokens: Mapping[int, int],
     text_of: Mapping[int, str],
     k: int,
     target: int,
+    *,
+    over_used: Collection[int] = (),
+    repeats: bool = False,
 ) -> Allocation:
     """Each meta-chunk's first k usable candidates, whole; too_short unless the target is reached (Algorithm 1)."""
-    taken = _Taken(text_of)
+    taken = _Taken(text_of, over_used, repeats)
     negatives: list[list[Negative]] = []
     for listed in candidates:
         mine: list[Negative] = []
-        for rank, (chunk_id, score) in enumerate(listed):
+        for chunk_id, score, rank in listed:
             if len(mine) == k:
                 break
             if taken.accepts(chunk_id):
@@ -227,26 +306,28 @@ def allocate_paper(
 
 def allocate_exact(
     meta: Sequence[int],
-    candidates: Sequence[Sequence[tuple[int, float]]],
+    candidates: Sequence[Sequence[tuple[int, float | None, int]]],
     num_tokens: Mapping[int, int],
     text_of: Mapping[int, str],
     target: int,
     max_meta_ratio: float,
+    *,
+    over_used: Collection[int] = (),
+    repeats: bool = False,
 ) -> Allocation:
     """Share what the meta-chunks leave of the target evenly among them, to the token."""
     meta_tokens = sum(num_tokens[chunk_id] for chunk_id in meta)
-    taken = _Taken(text_of)
+    taken = _Taken(text_of, over_used, repeats)
     if meta_tokens > max_meta_ratio * target:
         return Allocation("meta_too_long", [], meta_tokens, taken.counts)
     negatives: list[list[Negative]] = [[] for _ in meta]
-    next_rank = [0 for _ in meta]
+    next_place = [0 for _ in meta]
 
     def take(place: int, want: int) -> int:
         """Go on in one meta-chunk's candidates; what is left of `want`."""
-        while want > 0 and next_rank[place] < len(candidates[place]):
-            rank = next_rank[place]
-            next_rank[place] += 1
-            chunk_id, score = candidates[place][rank]
+        while want > 0 and next_place[place] < len(candidates[place]):
+            chunk_id, score, rank = candidates[place][next_place[place]]
+            next_place[place] += 1
             if num_tokens[chunk_id] > 0 and taken.accepts(chunk_id):
                 tokens = min(num_tokens[chunk_id], want)
                 negatives[place].append(Negative(chunk_id, rank, score, tokens))
@@ -279,19 +360,26 @@ def assemble(
     *,
     num_tokens: Mapping[int, int],
     target: int,
+    role: str = "negative",
 ) -> list[Segment]:
     """Segments of a long document: l_i = [m_i ; n_i1 ; ...], t = [l_1 ; l_2 ; ...] (Eq. 4-5), cut at the target."""
-    rng = np.random.default_rng([seed, stage_number, doc_id])
+    rng = rng_of(seed, stage_number, doc_id)
     pieces: list[tuple[int, str, int, int, float | None]] = []
     for meta_id, mine in zip(meta_ids, negatives, strict=True):
         place = {"head": 0, "tail": len(mine)}.get(position)
         if place is None:  # random
             place = int(rng.integers(0, len(mine) + 1))
-        inserted = [(found.chunk_id, "negative", found.num_tokens, found.rank, found.score) for found in mine]
+        inserted = [(found.chunk_id, role, found.num_tokens, found.rank, found.score) for found in mine]
         pieces += inserted[:place]
         pieces.append((meta_id, "meta", num_tokens[meta_id], -1, None))
         pieces += inserted[place:]
-    segments, start = [], 0
+    return _cut_at(pieces, target)
+
+
+def _cut_at(pieces: Sequence[tuple[int, str, int, int, float | None]], target: int) -> list[Segment]:
+    """Segments of (chunk id, role, tokens, rank, score), one after the other, cut at the target."""
+    segments: list[Segment] = []
+    start = 0
     for chunk_id, role, tokens, rank, score in pieces:
         if start < target:
             end = min(start + tokens, target)
@@ -300,80 +388,358 @@ def assemble(
     return segments
 
 
+def measured(chunks: Mapping[int, tuple[str, str]], encode: Callable[[str], Sequence[int]]) -> Corpus:
+    """Texts, characters and tokens of all chunks."""
+    whole = {chunk_id: text + joiner for chunk_id, (text, joiner) in chunks.items()}
+    token_ids = {chunk_id: list(encode(text)) for chunk_id, text in whole.items()}
+    return Corpus(
+        texts={chunk_id: text for chunk_id, (text, _) in chunks.items()},
+        num_chars={chunk_id: len(text) for chunk_id, text in whole.items()},
+        token_ids=token_ids,
+        num_tokens={chunk_id: len(ids) for chunk_id, ids in token_ids.items()},
+    )
+
+
+def drawn_lengths(synthesis: Synthesis, size: int) -> list[int]:
+    """For every draw (or window) the index of its target length; the first ones are the same for any size."""
+    if len(synthesis.targets) == 1:
+        return [0] * size
+    wanted = [1 for _ in synthesis.targets] if None in synthesis.wanted else synthesis.wanted
+    weights = [number / sum(wanted) for number in wanted]
+    return rng_of(synthesis.seed, STAGE_LENGTH).choice(len(wanted), size=size, p=weights).tolist()
+
+
 def long_documents(
     documents: Mapping[int, Sequence[int]],
     *,
     chunks: Mapping[int, tuple[str, str]],
-    vectors: Any,
+    vectors: Any = None,
     encode: Callable[[str], Sequence[int]],
     mining: Mining,
     synthesis: Synthesis,
     granularity: float,
-    sampling_stage: int,
-    interleaving_stage: int,
+    sampling_stage: int = STAGE_DRAW,
+    interleaving_stage: int = STAGE_POSITION,
     chars_per_token: float | None = None,
 ) -> tuple[list[dict[str, Any]], Counter[str], Counter[str]]:
-    """Long documents in drawn order, outcomes of the draws, and counts of the rules over the same draws.
+    """Long documents target by target in drawn order, outcomes of the draws, counts of the rules over the same draws.
 
-    documents: chunk ids by doc_id; chunks: (text, joiner) by chunk id; vectors: one row a chunk;
+    documents: chunk ids by doc_id; chunks: (text, joiner) by chunk id; vectors: one row a chunk, None for self_repeat;
     chars_per_token None: measured on all chunks.
     """
-    texts = {chunk_id: text for chunk_id, (text, _) in chunks.items()}
-    num_chars = {chunk_id: len(text + joiner) for chunk_id, (text, joiner) in chunks.items()}
-    token_ids = {chunk_id: list(encode(text + joiner)) for chunk_id, (text, joiner) in chunks.items()}
-    num_tokens = {chunk_id: len(ids) for chunk_id, ids in token_ids.items()}
-    rows = [[float(number) for number in row] for row in vectors]
+    corpus = measured(chunks, encode)
+    rows = [] if vectors is None else [[float(number) for number in row] for row in vectors]
     if chars_per_token is None:
-        chars_per_token = sum(num_chars.values()) / sum(num_tokens.values())
-    target = synthesis.target_length_tokens
+        chars_per_token = sum(corpus.num_chars.values()) / sum(corpus.num_tokens.values())
     eligible = [doc_id for doc_id in sorted(documents) if len(documents[doc_id]) >= synthesis.min_meta_chunks]
-    order = np.random.default_rng([synthesis.seed, sampling_stage]).permutation(eligible).tolist()
+    order = rng_of(synthesis.seed, sampling_stage).permutation(eligible).tolist()
+    lengths = drawn_lengths(synthesis, len(order))
     long_docs: list[dict[str, Any]] = []
     outcomes: Counter[str] = Counter()
     rules: Counter[str] = Counter()
-    for sample_id, doc_id in enumerate(order):
-        if len(long_docs) == synthesis.num_samples:
-            break
-        meta_ids = documents[doc_id]
-        k = negatives_per_chunk(
-            target_length_tokens=target,
-            chars_per_token=chars_per_token,
-            overshoot_ratio=synthesis.overshoot_ratio,
-            meta_chars=sum(num_chars[chunk_id] for chunk_id in meta_ids),
-            num_meta_chunks=len(meta_ids),
-            granularity=granularity,
-        )
-        found = []
-        for query_id in meta_ids:
-            kept, counts = candidates(
-                query_id,
-                meta_ids,
-                vectors=rows,
-                text_of=texts,
-                num_candidates=num_candidates_auto(k) if mining.num_candidates == "auto" else mining.num_candidates,
-                near_duplicate_similarity=mining.near_duplicate_similarity,
+    uses: Counter[int] = Counter()  # long documents so far in which a chunk is a negative
+    for length, (target, wanted) in enumerate(zip(synthesis.targets, synthesis.wanted, strict=True)):
+        num_kept = 0
+        for sample_id, doc_id in enumerate(order):
+            if num_kept == wanted:
+                break
+            if lengths[sample_id] != length:
+                continue
+            meta_ids = documents[doc_id]
+            k = negatives_per_chunk(
+                target_length_tokens=target,
+                chars_per_token=chars_per_token,
+                overshoot_ratio=synthesis.overshoot_ratio,
+                meta_chars=sum(corpus.num_chars[chunk_id] for chunk_id in meta_ids),
+                num_meta_chunks=len(meta_ids),
+                granularity=granularity,
             )
-            found.append(kept)
-            rules += counts
-        if synthesis.budget == "paper":
-            allocation = allocate_paper(meta_ids, found, num_tokens, texts, k, target)
-        else:
-            allocation = allocate_exact(meta_ids, found, num_tokens, texts, target, synthesis.max_meta_ratio)
-        outcomes[allocation.outcome] += 1
-        rules += allocation.counts
-        if allocation.outcome == "kept":
-            segments = assemble(
-                meta_ids,
-                allocation.negatives,
-                synthesis.position,
-                synthesis.seed,
-                interleaving_stage,
-                doc_id,
-                num_tokens=num_tokens,
-                target=target,
-            )
-            input_ids: list[int] = []
-            for segment in segments:
-                input_ids += token_ids[segment.chunk_id][: segment.end - segment.start]
-            long_docs.append({"sample_id": sample_id, "doc_id": doc_id, "input_ids": input_ids, "segments": segments})
+            found, mined = _found(meta_ids, k, target, rows, corpus, mining, synthesis)
+            allocation = _allocate(meta_ids, found, k, target, uses, corpus, synthesis)
+            outcomes[allocation.outcome] += 1
+            rules += mined + allocation.counts
+            if allocation.outcome == "kept":
+                num_kept += 1
+                segments = _assemble(doc_id, meta_ids, allocation, target, interleaving_stage, corpus, synthesis)
+                uses.update({segment.chunk_id for segment in segments if segment.role == "negative"})
+                long_doc = {"sample_id": sample_id, "doc_id": doc_id}
+                long_docs.append(long_doc | {"input_ids": _input_ids(segments, corpus), "segments": segments})
     return long_docs, outcomes, rules
+
+
+def _found(
+    meta_ids: Sequence[int],
+    k: int,
+    target: int,
+    rows: Sequence[Sequence[float]],
+    corpus: Corpus,
+    mining: Mining,
+    synthesis: Synthesis,
+) -> tuple[list[list[tuple[int, float | None, int]]], Counter[str]]:
+    """(id, score, rank) that each meta-chunk may take, in the order they are tried, and the counts of the rules."""
+    found: list[list[tuple[int, float | None, int]]] = []
+    rules: Counter[str] = Counter()
+    if synthesis.negatives == "self_repeat":
+        enough = max(k, target)  # a repeat that counts has a token at least
+        return [[(query_id, None, rank) for rank in range(enough)] for query_id in meta_ids], rules
+    for query_id in meta_ids:
+        settings: dict[str, Any] = {
+            "vectors": rows,
+            "text_of": corpus.texts,
+            "num_candidates": num_candidates_auto(k) if mining.num_candidates == "auto" else mining.num_candidates,
+            "near_duplicate_similarity": mining.near_duplicate_similarity,
+        }
+        if synthesis.negatives == "random":
+            kept, counts = random_chunks(query_id, meta_ids, seed=synthesis.seed, **settings)
+        else:
+            kept, counts = candidates(query_id, meta_ids, **settings)
+        found.append(selected(kept, synthesis.negatives, synthesis.skip_top, synthesis.seed, query_id))
+        rules += counts
+    return found, rules
+
+
+def _allocate(
+    meta_ids: Sequence[int],
+    found: Sequence[Sequence[tuple[int, float | None, int]]],
+    k: int,
+    target: int,
+    uses: Mapping[int, int],
+    corpus: Corpus,
+    synthesis: Synthesis,
+) -> Allocation:
+    """One long document's negatives, by the budget."""
+    cap = synthesis.max_uses_per_chunk
+    limits: dict[str, Any] = {
+        "over_used": set() if cap is None else {chunk_id for chunk_id, number in uses.items() if number >= cap},
+        "repeats": synthesis.negatives == "self_repeat",
+    }
+    if synthesis.budget == "paper":
+        return allocate_paper(meta_ids, found, corpus.num_tokens, corpus.texts, k, target, **limits)
+    ratio = synthesis.max_meta_ratio
+    return allocate_exact(meta_ids, found, corpus.num_tokens, corpus.texts, target, ratio, **limits)
+
+
+def _assemble(
+    doc_id: int,
+    meta_ids: Sequence[int],
+    allocation: Allocation,
+    target: int,
+    stage_number: int,
+    corpus: Corpus,
+    synthesis: Synthesis,
+) -> list[Segment]:
+    """One long document's segments, by the settings."""
+    return assemble(
+        meta_ids,
+        allocation.negatives,
+        synthesis.position,
+        synthesis.seed,
+        stage_number,
+        doc_id,
+        num_tokens=corpus.num_tokens,
+        target=target,
+        role="repeat" if synthesis.negatives == "self_repeat" else "negative",
+    )
+
+
+def _input_ids(segments: Sequence[Segment], corpus: Corpus) -> list[int]:
+    """The tokens of the segments, each from its chunk's start."""
+    input_ids: list[int] = []
+    for segment in segments:
+        input_ids += corpus.token_ids[segment.chunk_id][: segment.end - segment.start]
+    return input_ids
+
+
+def concatenated(
+    documents: Mapping[int, Sequence[int]],
+    *,
+    chunks: Mapping[int, tuple[str, str]],
+    encode: Callable[[str], Sequence[int]],
+    synthesis: Synthesis,
+    vectors: Any = None,
+    num_candidates: int | None = None,
+    keywords: Mapping[int, Sequence[str]] | None = None,
+) -> list[dict[str, Any]]:
+    """Long documents of whole documents (standard, knn, iclm, quest), by sample_id.
+
+    documents, chunks: as in long_documents; vectors (one row a chunk) and num_candidates: knn, iclm;
+    keywords by doc_id: quest.
+    """
+    corpus = measured(chunks, encode)
+    sizes = {doc_id: sum(corpus.num_tokens[chunk_id] for chunk_id in documents[doc_id]) for doc_id in sorted(documents)}
+    sizes = {doc_id: tokens for doc_id, tokens in sizes.items() if tokens > 0}
+    if synthesis.strategy == "standard":
+        gathered = windows(standard_stream(sizes, synthesis.seed), sizes, synthesis)
+    elif synthesis.strategy == "quest":
+        kept_keywords = {doc_id: keywords.get(doc_id, []) for doc_id in sizes}
+        gathered = windows(quest_stream(kept_keywords, synthesis), sizes, synthesis)
+    else:
+        mean_of = document_vectors({doc_id: documents[doc_id] for doc_id in sizes}, vectors)
+        neighbours = document_neighbours(mean_of, num_candidates)
+        if synthesis.strategy == "iclm":
+            gathered = shuffled(windows(iclm_path(neighbours), sizes, synthesis), synthesis.seed)
+        else:
+            gathered = knn_groups(neighbours, sizes, synthesis)
+    long_docs = []
+    for one in first_wanted(gathered, synthesis.wanted):
+        pieces = [
+            (chunk_id, "document", corpus.num_tokens[chunk_id], rank, score)
+            for doc_id, rank, score in one.members
+            for chunk_id in documents[doc_id]
+        ]
+        segments = _cut_at(pieces, synthesis.targets[one.length])
+        doc_ids = [member.doc_id for member in one.members]
+        long_doc = {"sample_id": one.sample_id, "doc_id": doc_ids[0], "documents": doc_ids}
+        long_docs.append(long_doc | {"input_ids": _input_ids(segments, corpus), "segments": segments})
+    return long_docs
+
+
+def windows(stream: Sequence[Member], sizes: Mapping[int, int], synthesis: Synthesis) -> list[Gathered]:
+    """Consecutive documents of a stream until their tokens reach the target; the last incomplete window is dropped."""
+    lengths = drawn_lengths(synthesis, len(stream))
+    complete: list[Gathered] = []
+    members: list[Member] = []
+    for member in stream:
+        if member.doc_id in [other.doc_id for other in members]:
+            continue
+        members.append(member if members else member._replace(score=None))
+        length = lengths[len(complete)]
+        if sum(sizes[other.doc_id] for other in members) >= synthesis.targets[length]:
+            complete.append(Gathered(len(complete), length, members))
+            members = []
+    return complete
+
+
+def first_wanted(gathered: Sequence[Gathered], wanted: Sequence[int | None]) -> list[Gathered]:
+    """The first ones, until each target has its wanted number; None: all."""
+    kept: list[Gathered] = []
+    for one in gathered:
+        number = len([other for other in kept if other.length == one.length])
+        if number != wanted[one.length]:
+            kept.append(one)
+    return kept
+
+
+def standard_stream(doc_ids: Collection[int], seed: int) -> list[Member]:
+    """All documents in random order."""
+    order = rng_of(seed, STAGE_DRAW).permutation(sorted(doc_ids)).tolist()
+    return [Member(doc_id, -1, None) for doc_id in order]
+
+
+def document_vectors(documents: Mapping[int, Sequence[int]], vectors: Any) -> dict[int, list[float]]:
+    """Mean of each document's chunks' vectors at length 1, in float32; a zero mean stays zero."""
+    found: dict[int, list[float]] = {}
+    for doc_id in sorted(documents):
+        rows = [[float(number) for number in vectors[chunk_id]] for chunk_id in documents[doc_id]]
+        mean = [math.fsum(column) / len(rows) for column in zip(*rows, strict=True)]
+        norm = math.sqrt(math.fsum(number * number for number in mean))
+        found[doc_id] = [float(np.float32(number / norm if norm > 0 else 0.0)) for number in mean]
+    return found
+
+
+def document_neighbours(
+    vector_of: Mapping[int, Sequence[float]], num_candidates: int | None
+) -> dict[int, list[tuple[int, float]]]:
+    """(doc_id, score) of each document's nearest others, by (-score, doc_id)."""
+    doc_ids = sorted(vector_of)
+    rows = [vector_of[doc_id] for doc_id in doc_ids]
+    neighbours: dict[int, list[tuple[int, float]]] = {}
+    for row, doc_id in enumerate(doc_ids):
+        nearest = exact_neighbours(rows, row, num_candidates)
+        neighbours[doc_id] = [(doc_ids[other], score) for other, score in nearest]
+    return neighbours
+
+
+def iclm_path(neighbours: Mapping[int, Sequence[tuple[int, float]]]) -> list[Member]:
+    """Every document once, each step to the nearest unvisited graph neighbour; the score is that of the step."""
+    graph: dict[int, dict[int, float]] = {doc_id: {} for doc_id in neighbours}
+    for doc_id, nearest in neighbours.items():
+        for other, score in nearest:
+            graph[doc_id][other] = score
+            graph[other][doc_id] = score
+    unvisited = set(graph)
+    path: list[Member] = []
+    while unvisited:
+        reachable = [other for other in graph[path[-1].doc_id] if other in unvisited] if path else []
+        if reachable:
+            here = path[-1].doc_id
+            doc_id = min(reachable, key=lambda other: (-graph[here][other], other))
+            path.append(Member(doc_id, -1, graph[here][doc_id]))
+        else:
+            doc_id = min(unvisited, key=lambda other: (len(graph[other]), other))
+            path.append(Member(doc_id, -1, None))
+        unvisited.remove(doc_id)
+    return path
+
+
+def shuffled(gathered: Sequence[Gathered], seed: int) -> list[Gathered]:
+    """The windows in random order, numbered by it."""
+    order = rng_of(seed, STAGE_DRAW).permutation(len(gathered)).tolist()
+    return [gathered[number]._replace(sample_id=sample_id) for sample_id, number in enumerate(order)]
+
+
+def knn_groups(
+    neighbours: Mapping[int, Sequence[tuple[int, float]]], sizes: Mapping[int, int], synthesis: Synthesis
+) -> list[Gathered]:
+    """Random documents, each with its nearest unused ones until their tokens reach the target; no document twice."""
+    order = rng_of(synthesis.seed, STAGE_DRAW).permutation(sorted(sizes)).tolist()
+    lengths = drawn_lengths(synthesis, len(order))
+    used: set[int] = set()
+    groups: list[Gathered] = []
+    for sample_id, doc_id in enumerate(order):
+        length = lengths[sample_id]
+        number = len([group for group in groups if group.length == length])
+        if doc_id in used or number == synthesis.wanted[length]:
+            continue
+        members = [Member(doc_id, -1, None)]
+        tokens = sizes[doc_id]
+        for rank, (other, score) in enumerate(neighbours[doc_id]):
+            if tokens < synthesis.targets[length] and other not in used:
+                members.append(Member(other, rank, score))
+                tokens += sizes[other]
+        if tokens >= synthesis.targets[length]:
+            used.update(member.doc_id for member in members)
+            groups.append(Gathered(sample_id, length, members))
+    return groups
+
+
+def quest_stream(keywords: Mapping[int, Sequence[str]], synthesis: Synthesis) -> list[Member]:
+    """Documents group by group, a group being those that drew the same keyword; rare ones several times."""
+    groups = quest_groups(keywords, synthesis.seed)
+    keys = sorted(groups, key=lambda key: (len(groups[key]), key))
+    rare = keys[: len(keys) // 2]
+    occurrences: list[str] = []
+    for key in keys:
+        occurrences += [key] * (synthesis.keyword_oversampling if key in rare else 1)
+    rng = rng_of(synthesis.seed, STAGE_DRAW)
+    stream: list[Member] = []
+    for place in rng.permutation(len(occurrences)):
+        stream += [Member(doc_id, -1, None) for doc_id in rng.permutation(groups[occurrences[place]]).tolist()]
+    return stream
+
+
+def quest_groups(keywords: Mapping[int, Sequence[str]], seed: int) -> dict[str, list[int]]:
+    """doc_ids by key, in ascending order; a document's key is one of its keywords that another document has too."""
+    num_documents: Counter[str] = Counter()
+    for listed in keywords.values():
+        num_documents.update(set(listed))
+    groups: dict[str, list[int]] = {}
+    for doc_id in sorted(keywords):
+        shared = sorted(keyword for keyword in set(keywords[doc_id]) if num_documents[keyword] >= 2)
+        if shared:
+            key = shared[rng_of(seed, STAGE_KEYWORD, doc_id).integers(len(shared))]
+            groups.setdefault(key, []).append(doc_id)
+    return groups
+
+
+def hardness(segments: Sequence[Segment]) -> tuple[list[float | None], list[int]]:
+    """Mean score of the negatives of ranks 0, 1, 2-3, 4-7, ...; tokens from each meta segment's end to the next one."""
+    scores: dict[int, list[float]] = {}
+    for segment in segments:
+        if segment.role == "negative":
+            scores.setdefault(segment.rank.bit_length(), []).append(segment.score)
+    mean = {bucket: sum(found) / len(found) for bucket, found in scores.items()}
+    by_rank = [mean.get(bucket) for bucket in range(max(scores, default=-1) + 1)]
+    metas = [segment for segment in segments if segment.role == "meta"]
+    distances = [after.start - before.end for before, after in itertools.pairwise(metas)]
+    return by_rank, distances
