@@ -1,14 +1,20 @@
 """The command line: each verb's module is imported only when it is called, so that help is instant."""
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from etl.strategies import DEFAULT_STRATEGIES, STRATEGIES, check_names
 from nextlong import __version__
 from nextlong.errors import UserError
+
+if TYPE_CHECKING:
+    from etl.engine import Engine
 
 log = logging.getLogger("etl.cli")
 _LOGGERS = ("etl", "nextlong")  # what libraries log goes nowhere
@@ -20,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb. 0; 2 for a user's mistake, in one sentence; 1 for a failure, with how to go on; 130 for Ctrl-C."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
     options, rest = _parser().parse_known_args(argv)
-    if rest and options.verb != "run":
+    if rest and options.verb not in ("run", "compare"):
         _parser().error(f"unrecognized arguments: {' '.join(rest)} (see nextlong {options.verb} --help)")
     _log_with(_Console())
     try:
@@ -42,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for add in (_add_demo, _add_run, _add_peek, _add_clean):
+    for add in (_add_demo, _add_run, _add_compare, _add_peek, _add_clean):
         add(verbs)
     return parser
 
@@ -85,15 +91,41 @@ def _add_run(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser.add_argument(
         "recipe", metavar="RECIPE.yaml", nargs="?", help="any of its fields can be given as --section.key value"
     )
+    _add_where(parser)
+    parser.add_argument("--only", choices=STAGE_NAMES, metavar="STAGE", help=f"one stage: {', '.join(STAGE_NAMES)}")
+    parser.add_argument("--dry-run", action="store_true", help="say what a run would do: parts, disk and time")
+    parser.add_argument(
+        "--reuse", type=Path, nargs=1, metavar="OLD", help="take unchanged stages from another work folder"
+    )
+    parser.add_argument("--fields", action="store_true", help="list the fields of a recipe with their defaults")
+
+
+def _add_compare(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _add_verb(
+        verbs,
+        "compare",
+        "make long documents of one corpus by several strategies, and show them in one table",
+        "nextlong compare recipe.yaml --strategies nextlong nextlong-random standard --out comparison",
+        _compare,
+    )
+    parser.add_argument("recipe", metavar="RECIPE.yaml", help="any of its fields can be given as --section.key value")
+    parser.add_argument(
+        "--strategies",
+        nargs="+",
+        metavar="NAME",
+        default=list(DEFAULT_STRATEGIES),
+        help=f"among {', '.join(STRATEGIES)} (default: {', '.join(DEFAULT_STRATEGIES)})",
+    )
+    parser.add_argument("--out", type=Path, help="a work folder each goes here (default: the recipe's output-compare)")
+    _add_where(parser)
+
+
+def _add_where(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--workers", type=int, default=_cores(), help="local worker processes (default: one a core); 0: none"
     )
     where.add_argument("--scheduler", metavar="ADDRESS", help="a running Dask scheduler, such as tcp://host:8786")
-    parser.add_argument("--only", choices=STAGE_NAMES, metavar="STAGE", help=f"one stage: {', '.join(STAGE_NAMES)}")
-    parser.add_argument("--dry-run", action="store_true", help="say what a run would do: parts, disk and time")
-    parser.add_argument("--reuse", type=Path, metavar="OLD", help="take unchanged stages from another work folder")
-    parser.add_argument("--fields", action="store_true", help="list the fields of a recipe with their defaults")
 
 
 def _add_peek(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -107,6 +139,9 @@ def _add_peek(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser.add_argument("work", type=Path, help="a work folder")
     parser.add_argument(
         "--sample", type=int, metavar="ID", help="sample_id of the long document (default: one with many meta-chunks)"
+    )
+    parser.add_argument(
+        "--near-duplicates", action="store_true", help="show what the near-duplicate thresholds drop, with examples"
     )
 
 
@@ -153,26 +188,43 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
         print(as_text(forecast(recipe), recipe, options.workers))
         return 0
     from etl import pipeline
-    from etl.engine import cluster_engine, local_engine
     from etl.show import show_long_document, stage_table
     from etl.work import Work
 
     _check_workers(options.workers)
-    progress = sys.stderr.isatty()
     command = " ".join(["nextlong run", options.recipe, *overrides])
-    job = pipeline.start(recipe, reuse=options.reuse, command=command)
+    job = pipeline.start(recipe, reuse=options.reuse or [], command=command)
     _log_to(job.work.path)
-    engine = (
-        cluster_engine(options.scheduler, progress=progress)
-        if options.scheduler
-        else local_engine(options.workers, progress=progress)
-    )
-    with engine as running:
+    with _engine(options) as running:
         summary = pipeline.run(job, running, only=options.only)
     print(stage_table(summary))
     if job.work["pack"].manifest() is not None:
         print("\n" + show_long_document(Work.open(job.work.path)))
     return 0
+
+
+def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
+    check_names(options.strategies)
+    _check_workers(options.workers)
+    from etl import compare
+    from etl.recipe import load_recipe
+
+    recipe = load_recipe(options.recipe, overrides)
+    out = (options.out or Path(recipe.output.rstrip("/") + "-compare")).expanduser().absolute()
+    _log_to(out)
+    with _engine(options) as running:
+        outcomes = compare.compare(recipe, options.strategies, out, running)
+    print(compare.as_table(outcomes))
+    return 0 if any(each.facts for each in outcomes) else 2
+
+
+def _engine(options: argparse.Namespace) -> "contextlib.AbstractContextManager[Engine]":
+    from etl.engine import cluster_engine, local_engine
+
+    progress = sys.stderr.isatty()
+    if options.scheduler:
+        return cluster_engine(options.scheduler, progress=progress)
+    return local_engine(options.workers, progress=progress)
 
 
 def _peek(options: argparse.Namespace, _: list[str]) -> int:
@@ -181,6 +233,11 @@ def _peek(options: argparse.Namespace, _: list[str]) -> int:
     from etl.work import Work
 
     work = Work.open(options.work)
+    if options.near_duplicates:
+        from etl.explain import explain_near_duplicates
+
+        print(explain_near_duplicates(work))
+        return 0
     summary = read_json(options.work / "summary.json")
     if summary is not None:
         print(stage_table(summary) + "\n")

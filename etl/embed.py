@@ -28,8 +28,10 @@ def embed_partition(chunks: pd.DataFrame, *, model_folder: Path, embedding: Embe
 
 
 def run(job: Job, engine: Engine) -> dict[str, Any]:
-    """Write the embeddings of a job's chunks as parts, an array [rows, d] each; returns the manifest."""
+    """Write the embeddings of a job's chunks as parts, an array [rows, d] each (none where none is needed)."""
     stage = job.work.start("embed")
+    if job.model_folder is None:
+        return stage.finish([], values=stage.settings)
     parts = [
         stage.part(
             number,

@@ -5,16 +5,21 @@ The first million characters stand for all; chunking, tokenizing, embedding and 
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from etl.chunk import chunk_documents
 from etl.inputs import Input, Split, estimate_text_bytes, plan_splits, read_tables
 from etl.job import Job, prepare
 from etl.recipe import Recipe
+from nextlong.bm25 import Bm25
 from nextlong.budgeting import num_candidates
+from nextlong.config import Synthesis
+from nextlong.decontamination import words
 from nextlong.embedding import Embedder
 from nextlong.errors import UserError
 from nextlong.indexing import Index, add, bytes_per_vector, choose_factory, new_index
@@ -34,8 +39,10 @@ class Forecast(NamedTuple):
     num_chunks: float
     num_tokens: float
     num_long_documents: float
-    num_meta_chunks: float
-    factory: str
+    num_queries: float
+    """Meta-chunks, or documents, whose neighbours are looked up."""
+    index_kind: str
+    """Its FAISS factory, bm25, or none."""
     bytes_by_stage: dict[str, float]
     seconds_by_stage: dict[str, float]
     """Worker-seconds: divide by the number of workers."""
@@ -55,36 +62,34 @@ def forecast(recipe: Recipe) -> Forecast:
     num_chunks, num_tokens = part.chunks.num_rows * scale, len(part.tokens.ids) * scale
     eligible = part.documents["num_chunks"].to_numpy()
     eligible = eligible[eligible >= recipe.synthesis.min_meta_chunks]
-    wanted = min(recipe.synthesis.num_samples or np.inf, len(eligible) * scale)
-    num_meta_chunks = wanted * (eligible.mean() if len(eligible) else 0)
-    embed_seconds, dimensions = _embedding(job, part.chunks["text"].to_pylist()[:_SAMPLE_CHUNKS])
-    chosen = recipe.index.factory
-    factory = choose_factory(int(num_chunks), dimensions) if chosen == "auto" else chosen
-    long_tokens = wanted * recipe.synthesis.target_length_tokens
+    wanted = _num_long_documents(recipe.synthesis, len(eligible) * scale, num_tokens)
+    num_queries = _num_queries(recipe.synthesis, sum(wanted), eligible, part.documents.num_rows * scale)
+    long_tokens = sum(number * target for number, target in zip(wanted, recipe.synthesis.targets, strict=True))
+    looked_up = _retrieval(job, part.chunks["text"].to_pylist(), num_chunks)
     candidates = num_candidates(recipe.mining.num_candidates, 0)
-    packed = (recipe.packing.sequence_length_tokens or 0) > recipe.synthesis.target_length_tokens
+    packed = (recipe.packing.sequence_length_tokens or 0) > min(recipe.synthesis.targets)
     return Forecast(
         max(len(splits), -(-text_bytes // (splits[0].part_bytes or text_bytes)) if splits else 0),
         num_chars,
         num_chunks,
         num_tokens,
-        wanted,
-        num_meta_chunks,
-        factory,
+        sum(wanted),
+        num_queries,
+        looked_up.index_kind,
         {
             "read": num_chars * _ZSTD_RATIO,
             "chunk": num_chars * _ZSTD_RATIO + 4 * num_tokens + 24 * num_chunks,
-            "embed": num_chunks * dimensions * np.dtype(recipe.embedding.dtype).itemsize,
-            "index": num_chunks * bytes_per_vector(new_index(factory, dimensions)),
-            "mine": num_meta_chunks * candidates * 12 * 0.7,
+            "embed": looked_up.bytes_per_vector * num_chunks,
+            "index": looked_up.index_bytes,
+            "mine": num_queries * candidates * 12 * 0.7,
             "interleave": long_tokens * 4 * _ZSTD_RATIO,
-            "pack": long_tokens * 4 * _ZSTD_RATIO if packed else 200 * wanted,
+            "pack": long_tokens * 4 * _ZSTD_RATIO if packed else 200 * sum(wanted),
         },
         {
             "read": 2 * read_seconds * scale,
             "chunk": chunk_seconds * scale,
-            "embed": embed_seconds * num_chunks,
-            "mine": _search_seconds(dimensions, factory, num_chunks, candidates) * num_meta_chunks,
+            "embed": looked_up.embed_seconds * num_chunks,
+            "mine": looked_up.search_seconds * num_queries,
         },
     )
 
@@ -94,14 +99,15 @@ def as_text(estimate: Forecast, recipe: Recipe, workers: int) -> str:
     size, seconds, workers = estimate.bytes_by_stage, estimate.seconds_by_stage, max(1, workers)
     gigabytes = ", ".join(f"{stage} {each / 1e9:,.2f}" for stage, each in size.items())
     times = ", ".join(f"{stage} {each / workers:,.0f} s" for stage, each in seconds.items())
-    target, minutes = recipe.synthesis.target_length_tokens, sum(seconds.values()) / workers / 60
+    targets = " or ".join(f"{target:,}" for target in recipe.synthesis.targets)
+    minutes = sum(seconds.values()) / workers / 60
     return "\n".join(
         [
             f"input   about {estimate.num_chars / 1e6:,.1f} M characters in {estimate.num_parts} parts",
             f"chunks  about {estimate.num_chunks:,.0f}, {estimate.num_tokens / 1e6:,.1f} M tokens",
-            f"index   {estimate.factory}",
-            f"output  {estimate.num_long_documents:,.0f} long documents of {target:,} tokens at most, from about "
-            f"{estimate.num_meta_chunks:,.0f} meta-chunks",
+            f"index   {estimate.index_kind}",
+            f"output  {estimate.num_long_documents:,.0f} long documents of {targets} tokens at most, with about "
+            f"{estimate.num_queries:,.0f} look-ups of neighbours",
             f"disk    about {sum(size.values()) / 1e9:,.2f} GB: {gigabytes}",
             f"time    about {minutes:,.1f} minutes on {workers} workers of this speed: {times}",
             "Measured on a few chunks here; building the index and writing are not in the time. Nothing was written.",
@@ -128,9 +134,62 @@ def _documents(texts: list[str]) -> pa.Table:
     return pa.table({"doc_id": ids, "source_id": names, "text": pa.array(texts, pa.large_string()), "source": names})
 
 
-def _embedding(job: Job, texts: list[str]) -> tuple[float, int]:
+class _Retrieval(NamedTuple):
+    """What looking up neighbours costs."""
+
+    index_kind: str
+    bytes_per_vector: float
+    index_bytes: float
+    embed_seconds: float
+    """A chunk."""
+    search_seconds: float
+    """A query."""
+
+
+def _num_long_documents(synthesis: Synthesis, num_eligible: float, num_tokens: float) -> list[float]:
+    """Of each target length, at most; several lengths are taken to share the corpus equally."""
+    share = 1 / len(synthesis.targets)
+    return [
+        min(wanted or np.inf, share * (num_eligible if synthesis.strategy == "nextlong" else num_tokens / target))
+        for wanted, target in zip(synthesis.wanted, synthesis.targets, strict=True)
+    ]
+
+
+def _num_queries(
+    synthesis: Synthesis, num_samples: float, eligible: NDArray[np.integer], num_documents: float
+) -> float:
+    if synthesis.retrieves is None:
+        return 0
+    if synthesis.retrieves == "documents":
+        return num_documents
+    return num_samples * float(eligible.mean() if len(eligible) else 0)
+
+
+def _retrieval(job: Job, texts: list[str], num_chunks: float) -> _Retrieval:
+    if job.recipe.synthesis.retrieves is None:
+        return _Retrieval("none", 0, 0, 0, 0)
+    candidates = num_candidates(job.recipe.mining.num_candidates, 0)
+    if job.model_folder is None:
+        bm25 = Bm25.build(texts)
+        few = np.arange(min(len(texts), _SAMPLE_CHUNKS))
+        seconds, _ = _timed(lambda: bm25.neighbours_of(few, candidates))
+        num_words = sum(len(set(words(text))) for text in texts) / max(1, len(texts))
+        return _Retrieval("bm25", 0, 12 * num_words * num_chunks, 0, seconds / len(few) * num_chunks / len(texts))
+    embed_seconds, dimensions = _embedding(job.model_folder, job.recipe, texts[:_SAMPLE_CHUNKS])
+    chosen = job.recipe.index.factory
+    factory = choose_factory(int(num_chunks), dimensions) if chosen == "auto" else chosen
+    return _Retrieval(
+        factory,
+        dimensions * np.dtype(job.recipe.embedding.dtype).itemsize,
+        num_chunks * bytes_per_vector(new_index(factory, dimensions)),
+        embed_seconds,
+        _search_seconds(dimensions, factory, num_chunks, candidates),
+    )
+
+
+def _embedding(model_folder: Path, recipe: Recipe, texts: list[str]) -> tuple[float, int]:
     """Seconds a chunk, the model's loading not counted, and the dimensions of a vector."""
-    embedder = Embedder.load(job.model_folder, job.recipe.embedding)
+    embedder = Embedder.load(model_folder, recipe.embedding)
     embedder.embed(texts[:4])
     seconds, _ = _timed(lambda: embedder.embed(texts))
     return seconds / max(1, len(texts)), embedder.dimensions

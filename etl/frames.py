@@ -14,24 +14,28 @@ import pandas as pd
 import pyarrow as pa
 
 from etl import schemas
-from etl.allocate import Draw, candidates_of, draws_of, plan
+from etl.allocate import Draw, Planner, candidates_of, draws_of
 from etl.chunk import chunk_partition
-from etl.draw import minable
+from etl.draw import empty_strands
 from etl.embed import embed_partition, loaded_embedder
 from etl.index import built
 from etl.inputs import Input, list_files, plan_splits
 from etl.interleave import fill
-from etl.lookup import ChunkStore, EmbeddingStore
+from etl.lookup import ChunkStore, RowStore
 from etl.mine import CorpusMeans, candidates_table, meta_documents
 from etl.pack import pack_partition
 from etl.read import documents_schema, first_ids, mark_copies, read_partition, scan_partition
 from etl.schemas import CHUNKS, LONG_DOCUMENTS, NEGATIVES, PACKED, meta, to_frame, vectors_of
 from nextlong.chunking import text_hashes
 from nextlong.config import Chunking, Embedding, Indexing, Mining, Synthesis
+from nextlong.errors import UserError
 from nextlong.indexing import Index
 from nextlong.mining import mine as mine_documents
 from nextlong.model_folder import resolve_model
+from nextlong.near_duplicates import NearDuplicateRules
 from nextlong.packing import documents_per_sequence
+from nextlong.retrieval import EmbeddingRetriever
+from nextlong.sketching import sketch
 from nextlong.tokenizing import Tokenizer
 
 dask.config.set({"dataframe.convert-string": False})  # it would silently turn columns of lists into text
@@ -66,6 +70,8 @@ def chunk(documents: dd.DataFrame, *, tokenizer: str, chunking: Chunking = Chunk
 
 def embed(chunks: dd.DataFrame, *, embedding: Embedding) -> dd.DataFrame:
     """The embeddings of chunks as a lazy Dask dataframe: chunk_id, embedding (a list of d numbers)."""
+    if embedding.model is None:
+        raise UserError("embedding.model is not set: give a model folder or a hub id.")
     folder = resolve_model(embedding.model, embedding.file).absolute()
     dimensions = loaded_embedder(folder, embedding).dimensions
     return chunks.map_partitions(
@@ -75,7 +81,7 @@ def embed(chunks: dd.DataFrame, *, embedding: Embedding) -> dd.DataFrame:
 
 def index(embeddings: dd.DataFrame, *, indexing: Indexing = Indexing()) -> Index:
     """Compute embeddings (chunk_id, embedding) and build their index, now and in memory."""
-    return built(EmbeddingStore([vectors_of(embeddings.compute().sort_values("chunk_id"))]), indexing)
+    return built(RowStore([vectors_of(embeddings.compute().sort_values("chunk_id"))]), indexing)
 
 
 def mine(
@@ -91,14 +97,19 @@ def mine(
     """Candidates for the chunks of meta-documents as a lazy Dask dataframe (columns of schemas.NEGATIVES).
 
     Every document with enough chunks is a meta-document, or those of `meta_doc_ids`; none is drawn. Embeddings and text
-    hashes of all chunks are gathered in memory: for exploring; a run reads them from files.
+    hashes of all chunks are gathered in memory: for exploring; a run reads them from files. For strategy nextlong by
+    embeddings, one target length, and negatives top, tail or random_candidates; UserError for others: use a run.
     """
+    _check_supported(synthesis, mining)
     partitions = chunks.to_delayed()
+    sketches = dask.delayed(_gather_sketches)(partitions) if mining.near_duplicate_overlap is not None else None
     hashes = dask.delayed(_gather_hashes)(partitions)
     store = dask.delayed(_gather_embeddings)(embeddings.to_delayed())
     means = dask.delayed(means_of)(partitions)
     options = {"synthesis": synthesis, "chunking": chunking, "mining": mining, "meta_doc_ids": meta_doc_ids}
-    mined = [dask.delayed(mine_partition)(part, store, hashes, index, means, **options) for part in partitions]
+    mined = [
+        dask.delayed(mine_partition)(part, store, hashes, sketches, index, means, **options) for part in partitions
+    ]
     return dd.from_delayed(mined, meta=meta(NEGATIVES))
 
 
@@ -113,8 +124,9 @@ def interleave(
     """Long documents as a lazy Dask dataframe (columns of schemas.LONG_DOCUMENTS), one partition a partition.
 
     The document's doc_id serves as sample_id. The token ids of all chunks are gathered in memory: for exploring; a run
-    reads them from files.
+    reads them from files. Serves what `mine` does, and no max_uses_per_chunk, which goes from partition to partition.
     """
+    _check_supported(synthesis, Mining())
     partitions = chunks.to_delayed()
     store = dask.delayed(memory_store)(partitions, tokenizer)
     means = dask.delayed(means_of)(partitions)
@@ -141,8 +153,9 @@ def pack(
 
 def mine_partition(
     chunks: pd.DataFrame,
-    store: EmbeddingStore,
+    store: RowStore,
     hashes: Any,
+    sketches: Any,
     index: Index,
     means: CorpusMeans,
     *,
@@ -156,15 +169,16 @@ def mine_partition(
     if meta_doc_ids is not None:
         documents = documents[documents["doc_id"].isin(meta_doc_ids)]
     documents = documents[documents["num_chunks"] >= synthesis.min_meta_chunks]
-    wanted = meta_documents(minable(documents, synthesis), means, synthesis, chunking, mining)
-    mined, _ = mine_documents(
-        wanted,
-        search=index.search,
-        fetch_vectors=store.rows,
+    [strand] = empty_strands(synthesis)
+    mined = mine_documents(
+        meta_documents(strand.minable(documents), means, strand, chunking, mining),
+        retriever=EmbeddingRetriever(index.search, store.rows),
         fetch_hashes=lambda ids: hashes[ids],
-        near_duplicate_similarity=mining.near_duplicate_similarity,
+        rules=NearDuplicateRules(
+            mining.near_duplicate_similarity, mining.near_duplicate_overlap, lambda ids: sketches[ids]
+        ),
     )
-    return to_frame(candidates_table(mined))
+    return to_frame(candidates_table(mined.candidates))
 
 
 def interleave_partition(
@@ -178,10 +192,15 @@ def interleave_partition(
 ) -> pd.DataFrame:
     """The long documents of a partition of candidates; documents: by the chunk_id of their first chunk."""
     drawn = [documents[chunk_id] for chunk_id in negatives["chunk_id"].tolist() if chunk_id in documents]
-    plans = plan(
-        drawn, candidates_of(pa.Table.from_pandas(negatives, preserve_index=False)), store, means, synthesis, chunking
+    planner = Planner(
+        store=store,
+        means=means,
+        synthesis=synthesis,
+        chunking=chunking,
+        target_length_tokens=synthesis.targets[0],
     )
-    return to_frame(fill(plans, store))
+    plans = planner.plan(drawn, candidates_of(pa.Table.from_pandas(negatives, preserve_index=False)))
+    return to_frame(fill(plans, store)[0])
 
 
 def documents_of(chunks: pd.DataFrame) -> pd.DataFrame:
@@ -221,12 +240,32 @@ def _gather_hashes(partitions: Sequence[pd.DataFrame]) -> Any:
     return np.concatenate([text_hashes(part["text"].tolist()) for part in partitions])
 
 
-def _gather_embeddings(partitions: Sequence[pd.DataFrame]) -> EmbeddingStore:
-    return EmbeddingStore([vectors_of(part) for part in partitions if len(part)])
+def _gather_sketches(partitions: Sequence[pd.DataFrame]) -> Any:
+    return np.concatenate([sketch(part["text"].tolist()) for part in partitions])
+
+
+def _check_supported(synthesis: Synthesis, mining: Mining) -> None:
+    for name, value, valid in (
+        ("synthesis.strategy", synthesis.strategy, ("nextlong",)),
+        ("synthesis.negatives", synthesis.negatives, ("top", "tail", "random_candidates")),
+        ("synthesis.max_uses_per_chunk", synthesis.max_uses_per_chunk, (None,)),
+        ("number of target lengths", len(synthesis.targets), (1,)),
+        ("mining.retrieval", mining.retrieval, ("embeddings",)),
+    ):
+        if value not in valid:
+            raise UserError(
+                f"{name} is {value}, but on a Dask dataframe it can be {', '.join(map(str, valid))} only. "
+                f"For the others write a recipe and use etl.pipeline, or nextlong run."
+            )
+
+
+def _gather_embeddings(partitions: Sequence[pd.DataFrame]) -> RowStore:
+    return RowStore([vectors_of(part) for part in partitions if len(part)])
 
 
 def _all_draws(partitions: Sequence[pd.DataFrame]) -> dict[int, Draw]:
     """Every document of a corpus in memory, by its first chunk; its doc_id stands for what only a run knows."""
     documents = pd.concat([documents_of(part) for part in partitions])
-    documents = documents.assign(source_id=documents["doc_id"].astype(str), source="")
-    return {draw.first_chunk_id: draw._replace(sample_id=draw.doc_id) for draw in draws_of(documents)}
+    names = documents["doc_id"].astype(str)
+    documents = documents.assign(sample_id=documents["doc_id"], source_id=names, source="")
+    return {draw.first_chunk_id: draw for draw in draws_of(documents)}

@@ -1,34 +1,31 @@
-"""Stage interleave: candidates in, long documents of exactly the target length out.
+"""Stage interleave: candidates (or related documents) in, long documents of exactly the target length out.
 
-A first pass plans: it decides for every drawn document what it becomes and needs no token ids. Once it is known which
-draw completes the wanted number, a second pass reads the token ids, by position, and writes.
+A first pass plans: it decides for every drawn document what it becomes (`plan`), or gathers windows of whole documents
+(`concatenate`), and needs no token ids. A second pass reads the token ids, by position, and writes.
 """
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from etl import draw, mine
-from etl.allocate import Draw, candidates_of, draws_of, plan
+from etl.concatenate import gather_windows, plan_windows
+from etl.draw import all_documents, empty_strands
 from etl.engine import Engine
 from etl.job import Job
 from etl.lookup import ChunkStore, chunk_store
-from etl.mine import CorpusMeans
-from etl.parts import PartResult, write_table
+from etl.measure import count_uses, total_hardness, with_hardness
+from etl.parts import Part, PartResult, write_table
+from etl.plan import PlannedStrand, plan_strands
 from etl.schemas import LONG_DOCUMENTS
 from etl.work import StageFolder
 from nextlong.accounting import Account
-from nextlong.config import Chunking, Synthesis
+from nextlong.config import Synthesis
 from nextlong.errors import UserError
-
-log = logging.getLogger(__name__)
 
 
 def run(job: Job, engine: Engine) -> dict[str, Any]:
@@ -36,47 +33,31 @@ def run(job: Job, engine: Engine) -> dict[str, Any]:
 
     Raises UserError when no document reaches the target.
     """
-    stage, synthesis = job.work.start("interleave"), job.recipe.synthesis
-    drawn = draw.draws(job.work, synthesis)
-    while True:
-        plans, outcomes = _plan(job, engine, stage, drawn)
-        kept = np.flatnonzero(outcomes == "kept")
-        more = _draws_needed(drawn, len(outcomes), len(kept), synthesis)
-        if more == len(outcomes):
-            break
-        log.info("%d of %d long documents so far: mining more meta-documents", len(kept), synthesis.num_samples)
-        mine.run(job, engine, num_draws=more)
-    if not len(kept):
-        raise UserError(_why_none(plans, synthesis))
-    wanted = synthesis.num_samples
-    if wanted is not None and len(kept) < wanted:
-        log.warning(
-            "the corpus gives %d long documents, not the %d asked for: all %d eligible documents were drawn",
-            len(kept),
-            wanted,
-            len(drawn),
-        )
-    last_sample = len(outcomes) - 1 if wanted is None or len(kept) < wanted else int(kept[wanted - 1])
-    parts = [
-        stage.part(
-            number,
-            _fill_part,
-            key=str(last_sample),
-            plan=stage.path / f"{marker['part']}.parquet",
-            last_sample=last_sample,
-            chunks=job.work["chunk"],
-            target_length_tokens=synthesis.target_length_tokens,
-        )
-        for number, marker in enumerate(plans)
-    ]
+    stage = job.work.start("interleave")
+    num_documents = len(all_documents(job.work["chunk"]))
+    if job.recipe.synthesis.strategy == "nextlong":
+        planned = plan_strands(job, engine, stage)
+        if not any((each.outcomes == "kept").any() for each in planned):
+            raise UserError(_why_none(planned, job.recipe.synthesis))
+        parts = [part for each in planned for part in _strand_parts(job, stage, each)]
+        outcomes = _outcomes(planned, num_documents)
+    else:
+        gathered = gather_windows(job, engine, stage)
+        outcomes = gathered["outcomes"]
+        if not any(gathered["windows"].values()):
+            raise UserError(_why_no_window(outcomes, job.recipe.synthesis))
+        parts = _window_parts(job, stage, gathered["windows"])
     markers = engine.run(parts, doing="interleave", unit="part")
     account = Account.total(Account.from_dict(marker["account"]) for marker in markers)
-    _account_documents(account, outcomes[: last_sample + 1], len(drawn), len(draw.all_documents(job.work["chunk"])))
-    return stage.finish(markers, account=account)
+    kept = outcomes.pop("kept", 0)
+    account.add("documents", read=num_documents, kept=kept, dropped=outcomes)
+    uses = count_uses([stage.path / f"{marker['part']}.parquet" for marker in markers], job.work["chunk"])
+    values = total_hardness([marker["values"]["hardness"] for marker in markers]) | uses
+    return stage.finish(markers, account=account, values=values | _meta_chunks_lost(account))
 
 
-def fill(plans: pa.Table, store: ChunkStore) -> pa.Table:
-    """The long documents that plans describe (columns of schemas.LONG_DOCUMENTS), with their token ids."""
+def fill(plans: pa.Table, store: ChunkStore) -> tuple[pa.Table, dict[str, Any]]:
+    """The long documents that plans describe (columns of schemas.LONG_DOCUMENTS), and sums of their hardness."""
     kept = plans.filter(pc.equal(plans["outcome"], "kept")).combine_chunks()
     segments = pc.list_flatten(kept["segments"]).combine_chunks()
     chunk_ids, starts, ends = (segments.field(name).to_numpy() for name in ("chunk_id", "start", "end"))
@@ -84,89 +65,72 @@ def fill(plans: pa.Table, store: ChunkStore) -> pa.Table:
     last_segments = pc.list_value_length(kept["segments"]).to_numpy().cumsum() - 1
     lengths = ends[last_segments] if kept.num_rows else np.empty(0, np.int32)
     offsets = np.cumsum([0, *lengths.tolist()], dtype=np.int32)
+    kept, hardness = with_hardness(kept)
     table = kept.append_column("input_ids", pa.ListArray.from_arrays(offsets, ids))
-    return table.select(LONG_DOCUMENTS.names).cast(LONG_DOCUMENTS)
+    return table.select(LONG_DOCUMENTS.names).cast(LONG_DOCUMENTS), hardness
 
 
-def _plan(job: Job, engine: Engine, stage: StageFolder, drawn: pd.DataFrame) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """Plan all documents mined so far: the parts' markers, and the outcome of every draw."""
-    recipe, negatives = job.recipe, job.work["mine"]
-    manifest = negatives.manifest() or {}
-    num_draws = manifest["values"]["num_draws"]
-    ranges = draw.draw_ranges(num_draws, len(drawn), recipe.synthesis)
-    parts = [
+def _strand_parts(job: Job, stage: StageFolder, planned: PlannedStrand) -> list[Part]:
+    return [
         stage.part(
             number,
-            _plan_part,
-            prefix="plan",
-            key=f"{first}-{last}",
-            drawn=draws_of(drawn.iloc[first:last]),
-            negatives=path,
+            _fill_part,
+            prefix=planned.strand.prefix,
+            key=str(planned.last_sample),
+            plan=path,
+            last_sample=planned.last_sample,
             chunks=job.work["chunk"],
-            means=mine.corpus_means(job.work["chunk"]),
-            synthesis=recipe.synthesis,
-            chunking=recipe.chunking,
+            target_length_tokens=planned.strand.target_length_tokens,
         )
-        for number, ((first, last), (path, _)) in enumerate(zip(ranges, negatives.tables(), strict=True))
+        for number, path in enumerate(planned.plans)
     ]
-    markers = engine.run(parts, doing="plan long documents", unit="part")
-    outcomes = [outcome for marker in markers for outcome in marker["values"]["outcomes"]]
-    return markers, np.array(outcomes)
 
 
-def _draws_needed(drawn: pd.DataFrame, num_draws: int, num_kept: int, synthesis: Synthesis) -> int:
-    """How many documents to draw in all, so that enough are kept at the rate seen so far; depends on no part size."""
-    wanted = synthesis.num_samples
-    if wanted is None or num_kept >= wanted or num_draws == len(drawn):
-        return num_draws
-    mined = len(draw.minable(drawn.iloc[:num_draws], synthesis))
-    guess = int(1.1 * wanted * mined / max(1, num_kept)) + 1 if num_kept else 4 * mined
-    return draw.first_draws(drawn, synthesis, max(guess, mined + 1))
+def _window_parts(job: Job, stage: StageFolder, windows: dict[str, list[str]]) -> list[Part]:
+    return [
+        stage.part(
+            number,
+            _fill_windows_part,
+            prefix=strand.prefix,
+            windows=stage.path / name,
+            chunks=job.work["chunk"],
+            target_length_tokens=strand.target_length_tokens,
+        )
+        for strand in empty_strands(job.recipe.synthesis)
+        for number, name in enumerate(windows[strand.prefix])
+    ]
 
 
-def _why_none(plans: Sequence[dict[str, Any]], synthesis: Synthesis) -> str:
-    outcomes = [outcome for plan in plans for outcome in plan["values"]["outcomes"]]
-    too_short, too_long = outcomes.count("too_short"), outcomes.count("meta_too_long")
-    reach = max(plan["values"]["most_tokens"] for plan in plans)
+def _outcomes(planned: Sequence[PlannedStrand], num_documents: int) -> dict[str, int]:
+    """What became of all documents of the corpus; those beyond the last draw needed are not drawn."""
+    needed = np.concatenate([each.outcomes[: each.num_needed] for each in planned])
+    num_eligible = sum(len(each.strand.drawn) for each in planned)
+    counts = {name: int((needed == name).sum()) for name in ("kept", "meta_too_long", "too_short")}
+    return counts | {"too_few_chunks": num_documents - num_eligible, "not_drawn": num_eligible - len(needed)}
+
+
+def _why_none(planned: Sequence[PlannedStrand], synthesis: Synthesis) -> str:
+    outcomes = np.concatenate([each.outcomes for each in planned])
+    too_short, too_long = int((outcomes == "too_short").sum()), int((outcomes == "meta_too_long").sum())
+    reach = max(each.most_tokens for each in planned)
     remedy = "Raise the target or the ratio." if not too_short else "Lower the target, or give more documents."
     return (
         f"no long document can be made of {len(outcomes):,} meta-documents: {too_short:,} fall short of "
-        f"synthesis.target_length_tokens = {synthesis.target_length_tokens:,} (the best could reach {reach:,} tokens), "
+        f"synthesis.target_length_tokens = {_targets(synthesis)} (the best could reach {reach:,} tokens), "
         f"{too_long:,} are longer than synthesis.max_meta_ratio = {synthesis.max_meta_ratio} of it. {remedy}"
     )
 
 
-def _account_documents(account: Account, outcomes: np.ndarray, num_eligible: int, num_documents: int) -> None:
-    """read = all documents of the corpus; those beyond the last draw needed are not drawn."""
-    account.add(
-        "documents",
-        read=num_documents,
-        kept=int((outcomes == "kept").sum()),
-        dropped={
-            "too_few_chunks": num_documents - num_eligible,
-            "not_drawn": num_eligible - len(outcomes),
-            "meta_too_long": int((outcomes == "meta_too_long").sum()),
-            "too_short": int((outcomes == "too_short").sum()),
-        },
+def _why_no_window(outcomes: dict[str, int], synthesis: Synthesis) -> str:
+    reasons = ", ".join(f"{number:,} {reason}" for reason, number in sorted(outcomes.items()))
+    return (
+        f"synthesis.strategy={synthesis.strategy} gives no long document of {_targets(synthesis)} tokens: of the "
+        f"documents are {reasons}. Lower synthesis.target_length_tokens, or give more documents."
     )
 
 
-def _plan_part(
-    folder: Path,
-    name: str,
-    *,
-    drawn: list[Draw],
-    negatives: Path,
-    chunks: StageFolder,
-    means: CorpusMeans,
-    synthesis: Synthesis,
-    chunking: Chunking,
-) -> PartResult:
-    plans = plan(drawn, candidates_of(pq.read_table(negatives)), chunk_store(chunks), means, synthesis, chunking)
-    write_table(folder / f"{name}.parquet", plans)
-    short = plans.filter(pc.equal(plans["outcome"], "too_short"))
-    values = {"outcomes": plans["outcome"].to_pylist(), "most_tokens": pc.max(short["num_tokens"]).as_py() or 0}
-    return PartResult(files=[f"{name}.parquet"], rows=plans.num_rows, values=values)
+def _targets(synthesis: Synthesis) -> str:
+    return ", ".join(f"{target:,}" for target in synthesis.targets)
 
 
 def _fill_part(
@@ -174,12 +138,36 @@ def _fill_part(
 ) -> PartResult:
     plans = pq.read_table(plan)
     plans = plans.filter(pc.less_equal(plans["sample_id"], last_sample))
-    store = chunk_store(chunks)
-    table = fill(plans, store)
+    account = _account_segments(plans, chunk_store(chunks), target_length_tokens)
+    return _write(folder, name, plans, chunks, target_length_tokens, account)
+
+
+def _fill_windows_part(
+    folder: Path, name: str, *, windows: Path, chunks: StageFolder, target_length_tokens: int
+) -> PartResult:
+    plans = plan_windows(pq.read_table(windows), chunk_store(chunks), target_length_tokens)
+    account = Account()
+    for unit, read, kept in (
+        ("chunks", pc.sum(plans["num_negatives"]).as_py(), len(pc.list_flatten(plans["segments"]))),
+        ("tokens", pc.sum(plans["num_tokens"]).as_py(), plans.num_rows * target_length_tokens),
+    ):
+        account.add(unit, read=read, kept=kept, dropped={"truncated": read - kept})
+    return _write(folder, name, plans, chunks, target_length_tokens, account)
+
+
+def _write(
+    folder: Path, name: str, plans: pa.Table, chunks: StageFolder, target_length_tokens: int, account: Account
+) -> PartResult:
+    table, hardness = fill(plans, chunk_store(chunks))
     write_table(folder / f"{name}.parquet", table, rows_per_group=max(1, 1_000_000 // target_length_tokens))
-    account = _account_segments(plans, store, target_length_tokens)
-    values = {"sample_ids": table["sample_id"].to_pylist()}
+    values = {"sample_ids": table["sample_id"].to_pylist(), "hardness": hardness}
     return PartResult(files=[f"{name}.parquet"], rows=table.num_rows, account=account, values=values)
+
+
+def _meta_chunks_lost(account: Account) -> dict[str, float]:
+    """The share of the meta-chunks that truncation cuts off: about a third with budget=paper, none with exact."""
+    placed, lost = account.notes["meta_chunks"], account.notes["meta_chunks_lost_to_truncation"]
+    return {"meta_chunks_lost_ratio": round(lost / (placed + lost), 6)} if placed else {}
 
 
 def _account_segments(plans: pa.Table, store: ChunkStore, target_length_tokens: int) -> Account:
@@ -197,7 +185,8 @@ def _account_segments(plans: pa.Table, store: ChunkStore, target_length_tokens: 
     whole = store.num_tokens(pc.struct_field(segments, "chunk_id").to_numpy()).sum()
     beyond = total(kept, "num_tokens") - kept.num_rows * target_length_tokens
     account = Account()
-    passed = {name: total(kept, name) for name in ("already_used", "copy_in_document")}
+    reasons = ("skipped_top", "already_used", "over_used", "copy_in_document")
+    passed = {name: total(kept, name) for name in reasons}
     taken = total(kept, "num_negatives")
     account.add(
         "candidates",

@@ -1,25 +1,33 @@
-"""A recipe made ready to run: its files found, its tokenizer and model at hand, its work folder fingerprinted."""
+"""A recipe and everything it names, found: what the stages receive."""
 
 import dataclasses
+import hashlib
 from pathlib import Path
+from typing import Any
 
 from etl import decontaminate
 from etl.inputs import InputFile, identify, list_files
 from etl.recipe import Recipe
 from etl.work import Work
+from nextlong.errors import UserError
+from nextlong.keywords import QueryModel, load_stop_phrases
 from nextlong.model_folder import fingerprint, resolve_model
 from nextlong.tokenizing import Tokenizer, resolve_tokenizer
 
+_INTERLEAVED = ("position", "skip_top", "max_uses_per_chunk")  # settings of nextlong that mining does not know
+_QUEST = ("query_model", "keyword_min_score", "keyword_stop_phrases", "keyword_oversampling")
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+
+@dataclasses.dataclass(frozen=True)
 class Job:
-    """What every stage is given; paths are absolute, so that workers elsewhere find the same files."""
+    """A recipe, its input files, tokenizer and model found, and its work folder."""
 
     recipe: Recipe
     files: list[InputFile]
     evaluation_files: list[InputFile]
     tokenizer_file: Path
-    model_folder: Path
+    model_folder: Path | None
+    """None: the recipe needs no embeddings."""
     work: Work
 
 
@@ -28,29 +36,86 @@ def prepare(recipe: Recipe) -> Job:
     files = list_files(recipe.input)
     evaluation_files = decontaminate.evaluation_files(recipe.decontamination)
     tokenizer_file = resolve_tokenizer(recipe.tokenizer).absolute()
-    model_folder = resolve_model(recipe.embedding.model, recipe.embedding.file).absolute()
-    plain = dataclasses.asdict(recipe)
-    del plain["input"]["path"]
-    for name in ("model", "device", "batch_tokens"):  # decide where and how fast, not what
-        del plain["embedding"][name]
-    position = plain["synthesis"].pop("position")
+    model_folder = _model_folder(recipe)
     settings = {
-        "read": plain["input"]
+        "read": _without(dataclasses.asdict(recipe.input), "path")
         | {"files": identify(files)}
         | decontaminate.fingerprint_settings(recipe.decontamination, evaluation_files),
-        "chunk": plain["chunking"] | {"tokenizer": Tokenizer(tokenizer_file).fingerprint},
-        "embed": plain["embedding"] | {"model": fingerprint(model_folder, recipe.embedding)},
-        "index": plain["index"],
-        "mine": plain["mining"] | plain["synthesis"],
-        "interleave": {"position": position},
-        "pack": plain["packing"],
+        "chunk": dataclasses.asdict(recipe.chunking) | {"tokenizer": Tokenizer(tokenizer_file).fingerprint},
+        "embed": _embed_settings(recipe, model_folder),
+        "index": _index_settings(recipe),
+        **_synthesis_settings(recipe),
+        "pack": dataclasses.asdict(recipe.packing),
     }
     work = Work.of_settings(Path(recipe.output).expanduser().absolute(), settings)
-    return Job(
-        recipe=recipe,
-        files=files,
-        evaluation_files=evaluation_files,
-        tokenizer_file=tokenizer_file,
-        model_folder=model_folder,
-        work=work,
-    )
+    return Job(recipe, files, evaluation_files, tokenizer_file, model_folder, work)
+
+
+def needs_embeddings(recipe: Recipe) -> bool:
+    """Whether anything of the recipe is looked up by embeddings."""
+    return recipe.synthesis.retrieves is not None and recipe.mining.retrieval == "embeddings"
+
+
+def _model_folder(recipe: Recipe) -> Path | None:
+    if not needs_embeddings(recipe):
+        return None
+    if recipe.embedding.model is None:
+        raise UserError(
+            f"embedding.model is not set, but synthesis.strategy={recipe.synthesis.strategy} looks up neighbours by "
+            f"embeddings. Give a model folder or hub id, or set mining.retrieval to bm25, which needs no model."
+        )
+    return resolve_model(recipe.embedding.model, recipe.embedding.file).absolute()
+
+
+def _embed_settings(recipe: Recipe, model_folder: Path | None) -> dict[str, Any]:
+    if model_folder is None:
+        return {"skipped": "nothing is looked up by embeddings"}
+    plain = _without(dataclasses.asdict(recipe.embedding), "model", "device", "batch_tokens")  # where and how fast
+    return plain | {"model": fingerprint(model_folder, recipe.embedding)}
+
+
+def _index_settings(recipe: Recipe) -> dict[str, Any]:
+    units, retrieval = recipe.synthesis.retrieves, recipe.mining.retrieval
+    if units is None:
+        return {"skipped": "nothing is looked up"}
+    of_faiss = dataclasses.asdict(recipe.index) if retrieval == "embeddings" else {}
+    return of_faiss | {"retrieval": retrieval, "units": units}
+
+
+def _synthesis_settings(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """What decides the candidates, and what decides the long documents made of them: few settings decide the former."""
+    plain, mining = dataclasses.asdict(recipe.synthesis), dataclasses.asdict(recipe.mining)
+    strategy = plain["strategy"]
+    if strategy == "nextlong":
+        interleaved = {name: plain[name] for name in ("negatives", *_INTERLEAVED)}
+        drawn = plain["negatives"] if plain["negatives"] in ("random", "self_repeat") else "neighbours"
+        return {"mine": _without(plain, *interleaved, *_QUEST) | mining | {"drawn": drawn}, "interleave": interleaved}
+    names = ("strategy", "target_length_tokens", "num_samples", "seed", "docs_per_part")
+    concatenated = {name: plain[name] for name in names}
+    if strategy == "standard":
+        return {"mine": {"skipped": "nothing is looked up"}, "interleave": concatenated}
+    if strategy == "quest":
+        concatenated["keyword_oversampling"] = plain["keyword_oversampling"]
+        return {"mine": _keyword_settings(plain), "interleave": concatenated}
+    return {"mine": {"num_candidates": document_candidates(recipe)}, "interleave": concatenated}
+
+
+def _keyword_settings(synthesis: dict[str, Any]) -> dict[str, Any]:
+    stop_phrases = "\n".join(sorted(load_stop_phrases(synthesis["keyword_stop_phrases"])))
+    model = synthesis["query_model"]
+    return {
+        "keyword_min_score": synthesis["keyword_min_score"],
+        "keyword_stop_phrases": hashlib.sha256(stop_phrases.encode()).hexdigest(),
+        "query_model": model and QueryModel.fingerprint(model),
+    }
+
+
+def _without(settings: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in names}
+
+
+def document_candidates(recipe: Recipe) -> int:
+    """Neighbours of a document for knn and iclm: as set, or 512, for iclm 50."""
+    number = recipe.mining.num_candidates
+    automatic = 50 if recipe.synthesis.strategy == "iclm" else 512
+    return automatic if number == "auto" else number

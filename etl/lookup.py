@@ -1,16 +1,16 @@
-"""Random access by chunk_id: token ids, token counts and text hashes of chunks, and their embeddings."""
+"""Random access by number: token ids, token counts and text hashes of chunks; rows of embeddings and sketches."""
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from etl.work import StageFolder
-from nextlong.indexing import Vectors
 
 T = TypeVar("T")
 _LOADED: dict[Any, Any] = {}
@@ -104,40 +104,52 @@ class TokenFiles:
         return descriptor
 
 
-class EmbeddingStore:
-    """The embeddings of all chunks, in files of consecutive chunk_ids. counts: rows in each file."""
+class RowStore:
+    """Rows by number (embeddings or sketches by chunk_id, vectors by document), in files of consecutive rows."""
 
-    def __init__(self, arrays: Sequence[Vectors]) -> None:
+    def __init__(self, arrays: Sequence[NDArray[Any]]) -> None:
         self._arrays = arrays
         self._firsts = np.concatenate([[0], np.cumsum([len(array) for array in arrays], dtype=np.int64)])
 
     @classmethod
-    def open(cls, folder: Path, manifest_parts: Sequence[dict[str, Any]]) -> "EmbeddingStore":
-        """Open what the embed stage wrote, memory-mapped."""
-        return cls([_mapped(folder / f"{part['part']}.npy") for part in manifest_parts])
+    def open(cls, folder: Path, names: Sequence[str]) -> "RowStore":
+        """Open the arrays that parts wrote, memory-mapped."""
+        return cls([_mapped(folder / f"{name}.npy") for name in names])
 
     def __len__(self) -> int:
         return int(self._firsts[-1])
 
     @property
-    def arrays(self) -> Sequence[Vectors]:
+    def arrays(self) -> Sequence[NDArray[Any]]:
         """The files' arrays, [rows, d] each."""
         return self._arrays
 
     @property
     def firsts(self) -> list[int]:
-        """The chunk_id of each file's first row."""
+        """The number of each file's first row."""
         firsts: list[int] = self._firsts[:-1].tolist()
         return firsts
 
-    def rows(self, chunk_ids: NDArray[np.int64]) -> Vectors:
-        """Embeddings [n, d] of chunks, in the order asked for."""
-        files = np.searchsorted(self._firsts, chunk_ids, "right") - 1
-        vectors = np.empty((len(chunk_ids), self._arrays[0].shape[1]), self._arrays[0].dtype)
+    def rows(self, numbers: NDArray[np.int64]) -> Any:
+        """Rows [n, d], in the order asked for."""
+        files = np.searchsorted(self._firsts, numbers, "right") - 1
+        found = np.empty((len(numbers), self._arrays[0].shape[1]), self._arrays[0].dtype)
         for file in np.unique(files):
             here = files == file
-            vectors[here] = self._arrays[file][chunk_ids[here] - self._firsts[file]]
-        return vectors
+            found[here] = self._arrays[file][numbers[here] - self._firsts[file]]
+        return found
+
+
+def document_texts(chunks: Path) -> Iterator[tuple[int, str]]:
+    """(doc_id, text) of the documents with tokens whose chunks a table of the chunk stage holds, in order."""
+    documents = pq.read_table(chunks.with_suffix(".documents.parquet"), columns=["doc_id", "num_chunks", "num_tokens"])
+    table = pq.read_table(chunks, columns=["text", "joiner"])
+    pieces = [text + joiner for text, joiner in zip(*[column.to_pylist() for column in table.columns], strict=True)]
+    first = 0
+    for doc_id, num_chunks, num_tokens in zip(*[column.to_pylist() for column in documents.columns], strict=True):
+        if num_tokens:
+            yield doc_id, "".join(pieces[first : first + num_chunks])
+        first += num_chunks
 
 
 def chunk_store(chunks: StageFolder) -> ChunkStore:
@@ -145,14 +157,19 @@ def chunk_store(chunks: StageFolder) -> ChunkStore:
     return loaded(lambda: ChunkStore.open(chunks.path, _parts(chunks)), "chunks", chunks.path, chunks.fingerprint)
 
 
-def embedding_store(embeddings: StageFolder) -> EmbeddingStore:
+def embedding_store(embeddings: StageFolder) -> RowStore:
     """The embeddings of a finished stage, opened once a process."""
     return loaded(
-        lambda: EmbeddingStore.open(embeddings.path, _parts(embeddings)),
-        "embeddings",
+        lambda: RowStore.open(embeddings.path, [part["part"] for part in _parts(embeddings)]),
+        "rows",
         embeddings.path,
         embeddings.fingerprint,
     )
+
+
+def row_store(stage: StageFolder, names: Sequence[str]) -> RowStore:
+    """The arrays of some parts of a stage that need not be finished, opened once a process."""
+    return loaded(lambda: RowStore.open(stage.path, names), "rows", stage.path, stage.fingerprint, tuple(names))
 
 
 def _parts(folder: StageFolder) -> list[dict[str, Any]]:

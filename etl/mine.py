@@ -1,23 +1,27 @@
 """Stage mine: meta-documents in, the candidates for negatives of each of their chunks out.
 
 Meta-documents are drawn in seeded order; a part holds a fixed number of them, so that its bytes do not depend on who
-mines it. The index and the embeddings are memory-mapped; nothing else is held beyond a part.
+mines it. The index and the embeddings are memory-mapped; nothing else is held beyond a part. What the methods compared
+with look up instead is in `relate`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from etl.draw import draw_ranges, draws, first_draws, minable
+from etl import relate
+from etl.draw import Strand, strands
 from etl.engine import Engine
-from etl.index import open_index
+from etl.index import open_retriever
 from etl.job import Job
-from etl.lookup import chunk_store, embedding_store
-from etl.parts import PartResult, write_table
+from etl.lookup import RowStore, chunk_store, row_store
+from etl.parts import Part, PartResult, write_array, write_table
 from etl.schemas import NEGATIVES
 from etl.work import StageFolder
 from nextlong.accounting import Account
@@ -25,6 +29,9 @@ from nextlong.budgeting import negatives_per_chunk, num_candidates
 from nextlong.config import Chunking, Mining, Synthesis
 from nextlong.mining import Candidates, MetaDocument
 from nextlong.mining import mine as mine_documents
+from nextlong.near_duplicates import NearDuplicateRules, total
+from nextlong.retrieval import Retriever
+from nextlong.sketching import sketch
 
 
 class CorpusMeans(NamedTuple):
@@ -35,38 +42,78 @@ class CorpusMeans(NamedTuple):
     tokens_per_chunk: float
 
 
-def run(job: Job, engine: Engine, *, num_draws: int | None = None) -> dict[str, Any]:
-    """Mine the first `num_draws` drawn documents as parts; returns the manifest.
+def run(job: Job, engine: Engine, *, num_draws: Sequence[int] | None = None) -> dict[str, Any]:
+    """Mine the first `num_draws` drawn documents of each strand as parts; returns the manifest.
 
     None: as many as give num_samples documents if none falls short; the interleave stage asks for more when some do.
     """
-    stage, recipe = job.work.start("mine"), job.recipe
-    drawn = draws(job.work, recipe.synthesis)
-    if num_draws is None:
-        num_draws = first_draws(drawn, recipe.synthesis)
+    if job.recipe.synthesis.strategy != "nextlong":
+        return relate.run(job, engine)
+    stage, all_strands = job.work.start("mine"), strands(job.work["chunk"], job.recipe.synthesis)
+    draws = list(num_draws or [strand.first_draws() for strand in all_strands])
     means = corpus_means(job.work["chunk"])
+    values = {"num_draws": draws, **means._asdict()}
+    if job.recipe.synthesis.retrieves is None:
+        return stage.finish([], values=values)
+    sketches = _write_sketches(job, stage, engine)
+    arguments = _mining_arguments(job, stage, [marker["part"] for marker in sketches])
     parts = [
-        stage.part(
-            number,
-            _mine_part,
-            key=f"{first}-{last}",
-            weight=int(drawn["num_chunks"].iloc[first:last].sum()),
-            documents=meta_documents(
-                minable(drawn.iloc[first:last], recipe.synthesis),
-                means,
-                recipe.synthesis,
-                recipe.chunking,
-                recipe.mining,
-            ),
-            chunks=job.work["chunk"],
-            embeddings=job.work["embed"],
-            index=job.work["index"],
-            near_duplicate_similarity=recipe.mining.near_duplicate_similarity,
-        )
-        for number, (first, last) in enumerate(draw_ranges(num_draws, len(drawn), recipe.synthesis))
+        part
+        for strand, number in zip(all_strands, draws, strict=True)
+        for part in _strand_parts(stage, strand, number, means, job, arguments)
     ]
     markers = engine.run(parts, doing="mine negatives", unit="chunk")
-    return stage.finish(markers, values={"num_draws": num_draws, **means._asdict()})
+    values["near_duplicates"] = total([marker["values"]["near_duplicates"] for marker in markers])
+    files = {name: facts for marker in sketches for name, facts in marker["files"].items()}
+    return stage.finish(markers, files=files, values=values)
+
+
+def _mining_arguments(job: Job, stage: StageFolder, sketches: list[str]) -> dict[str, Any]:
+    recipe, num_chunks = job.recipe, (job.work["chunk"].manifest() or {})["rows"]
+    return {
+        "chunks": job.work["chunk"],
+        "open_retriever": partial(open_retriever, job.work["index"], job.work["embed"]),
+        "open_sketches": partial(row_store, stage, sketches) if sketches else None,
+        # A BM25 score is no cosine similarity.
+        "similarity": recipe.mining.near_duplicate_similarity if recipe.mining.retrieval == "embeddings" else None,
+        "overlap": recipe.mining.near_duplicate_overlap,
+        "random_of": (recipe.synthesis.seed, num_chunks) if recipe.synthesis.negatives == "random" else None,
+    }
+
+
+def _strand_parts(
+    stage: StageFolder, strand: Strand, num_draws: int, means: CorpusMeans, job: Job, arguments: dict[str, Any]
+) -> list[Part]:
+    recipe, parts = job.recipe, []
+    for number, (first, last) in enumerate(strand.ranges(num_draws)):
+        drawn = strand.drawn[first:last]
+        wanted = strand.minable(drawn)
+        documents = meta_documents(wanted, means, strand, recipe.chunking, recipe.mining)
+        weight = int(wanted["num_chunks"].sum())
+        key = f"{first}-{last}"
+        parts.append(
+            stage.part(
+                number, _mine_part, prefix=strand.prefix, key=key, weight=weight, documents=documents, **arguments
+            )
+        )
+    return parts
+
+
+def _write_sketches(job: Job, stage: StageFolder, engine: Engine) -> list[dict[str, Any]]:
+    """MinHash sketches of all chunks, where overlap is a rule: one pass over the texts, 256 bytes a chunk."""
+    if job.recipe.mining.near_duplicate_overlap is None:
+        return []
+    parts = [
+        stage.part(number, _sketch_part, prefix="sketch", weight=rows, chunks=path)
+        for number, (path, rows) in enumerate(job.work["chunk"].tables())
+    ]
+    return engine.run(parts, doing="sketch chunks", unit="chunk")
+
+
+def _sketch_part(folder: Path, name: str, *, chunks: Path) -> PartResult:
+    sketches = sketch(pq.read_table(chunks, columns=["text"])["text"].to_pylist())
+    write_array(folder / f"{name}.npy", sketches)
+    return PartResult(files=[f"{name}.npy"], rows=len(sketches))
 
 
 def corpus_means(chunks: StageFolder) -> CorpusMeans:
@@ -78,7 +125,7 @@ def corpus_means(chunks: StageFolder) -> CorpusMeans:
 
 
 def meta_documents(
-    documents: pd.DataFrame, means: CorpusMeans, synthesis: Synthesis, chunking: Chunking, mining: Mining
+    documents: pd.DataFrame, means: CorpusMeans, strand: Strand, chunking: Chunking, mining: Mining
 ) -> list[MetaDocument]:
     """The documents to extend, each with the number of candidates to retrieve for its chunks."""
     columns = ("doc_id", "first_chunk_id", "num_chunks", "num_chars", "num_tokens")
@@ -88,26 +135,27 @@ def meta_documents(
             doc_id,
             first,
             num_chunks,
-            num_candidates(mining.num_candidates, _negatives(num_chunks, chars, tokens, means, synthesis, chunking)),
+            num_candidates(mining.num_candidates, _negatives(num_chunks, chars, tokens, means, strand, chunking)),
         )
         for doc_id, first, num_chunks, chars, tokens in rows
     ]
 
 
-def _negatives(
-    num_chunks: int, chars: int, tokens: int, means: CorpusMeans, synthesis: Synthesis, chunking: Chunking
-) -> int:
+def _negatives(num_chunks: int, chars: int, tokens: int, means: CorpusMeans, strand: Strand, chunking: Chunking) -> int:
     """About how many negatives each chunk of a document takes: k of App. D.1, or what the exact budget leaves."""
-    if synthesis.budget == "paper":
-        return paper_negatives(num_chunks, chars, means, synthesis, chunking)
-    return int(np.ceil((synthesis.target_length_tokens - tokens) / (num_chunks * means.tokens_per_chunk)))
+    target = strand.target_length_tokens
+    if strand.synthesis.budget == "paper":
+        return paper_negatives(num_chunks, chars, means, target, strand.synthesis, chunking)
+    return int(np.ceil((target - tokens) / (num_chunks * means.tokens_per_chunk)))
 
 
-def paper_negatives(num_chunks: int, chars: int, means: CorpusMeans, synthesis: Synthesis, chunking: Chunking) -> int:
+def paper_negatives(
+    num_chunks: int, chars: int, means: CorpusMeans, target: int, synthesis: Synthesis, chunking: Chunking
+) -> int:
     """k of App. D.1 for one meta-document; a granularity in tokens counts as so many times E characters."""
     granularity = chunking.granularity_tokens
     return negatives_per_chunk(
-        target_length_tokens=synthesis.target_length_tokens,
+        target_length_tokens=target,
         chars_per_token=means.chars_per_token,
         overshoot_ratio=synthesis.overshoot_ratio,
         meta_chars=chars,
@@ -122,21 +170,25 @@ def _mine_part(
     *,
     documents: list[MetaDocument],
     chunks: StageFolder,
-    embeddings: StageFolder,
-    index: StageFolder,
-    near_duplicate_similarity: float | None,
+    open_retriever: Callable[[], Retriever],
+    open_sketches: Callable[[], RowStore] | None,
+    similarity: float | None,
+    overlap: float | None,
+    random_of: tuple[int, int] | None,
 ) -> PartResult:
-    mined, account = mine_documents(
+    mined = mine_documents(
         documents,
-        search=open_index(index).search,
-        fetch_vectors=embedding_store(embeddings).rows,
+        retriever=open_retriever(),
         fetch_hashes=chunk_store(chunks).hashes,
-        near_duplicate_similarity=near_duplicate_similarity,
+        rules=NearDuplicateRules(similarity, overlap, open_sketches and open_sketches().rows),
+        random_of=random_of,
     )
-    write_table(folder / f"{name}.parquet", candidates_table(mined))
-    account.add("meta_documents", read=len(documents), kept=len(documents))
-    account.add("meta_chunks", read=len(mined), kept=len(mined))
-    return PartResult(files=[f"{name}.parquet"], rows=len(mined), account=account)
+    num_chunks = len(mined.candidates)
+    write_table(folder / f"{name}.parquet", candidates_table(mined.candidates))
+    mined.account.add("meta_documents", read=len(documents), kept=len(documents))
+    mined.account.add("meta_chunks", read=num_chunks, kept=num_chunks)
+    values = {"near_duplicates": mined.near_duplicates.to_dict()}
+    return PartResult(files=[f"{name}.parquet"], rows=num_chunks, account=mined.account, values=values)
 
 
 def candidates_table(mined: Sequence[Candidates]) -> pa.Table:

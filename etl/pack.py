@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from etl.draw import empty_strands
 from etl.engine import Engine
 from etl.job import Job
 from etl.parts import PartResult, write_table
@@ -27,29 +28,31 @@ def pack_partition(long_documents: pd.DataFrame, *, per_sequence: int, length_to
 
 
 def run(job: Job, engine: Engine) -> dict[str, Any]:
-    """Write a job's packed sequences as parts; returns the manifest."""
-    stage, target = job.work.start("pack"), job.recipe.synthesis.target_length_tokens
-    per_sequence = documents_per_sequence(job.recipe.packing.sequence_length_tokens, target)
-    counts = [rows for _, rows in job.work["interleave"].tables()]
-    num_documents = sum(counts)
-    whole = num_documents - num_documents % per_sequence
-    size = max(1, _PART_TOKENS // (target * per_sequence)) * per_sequence
-    parts = [
-        stage.part(
-            number,
-            _pack_part,
-            sources=_sources(job.work["interleave"].tables(), first, min(first + size, whole)),
-            per_sequence=per_sequence,
-            length_tokens=target,
-        )
-        for number, first in enumerate(range(0, max(1, whole), size))
-    ]
+    """Write a job's packed sequences as parts; returns the manifest. No sequence mixes target lengths."""
+    stage, parts, left = job.work.start("pack"), [], Account()
+    for strand in empty_strands(job.recipe.synthesis):
+        target = strand.target_length_tokens
+        per_sequence = documents_per_sequence(job.recipe.packing.sequence_length_tokens, target)
+        tables = job.work["interleave"].tables(strand.prefix)
+        num_documents = sum(rows for _, rows in tables)
+        whole = num_documents - num_documents % per_sequence
+        size = max(1, _PART_TOKENS // (target * per_sequence)) * per_sequence
+        parts += [
+            stage.part(
+                number,
+                _pack_part,
+                prefix=strand.prefix,
+                sources=_sources(tables, first, min(first + size, whole)),
+                per_sequence=per_sequence,
+                length_tokens=target,
+            )
+            for number, first in enumerate(range(0, max(1, whole), size))
+        ]
+        for unit, number in (("documents", num_documents - whole), ("tokens", (num_documents - whole) * target)):
+            left.add(unit, read=number, kept=0, dropped={"incomplete_sequence": number})
     markers = engine.run(parts, doing="pack", unit="part")
-    account = Account.total(Account.from_dict(marker["account"]) for marker in markers)
-    left = num_documents - whole
-    account.add("documents", read=left, kept=0, dropped={"incomplete_sequence": left})
-    account.add("tokens", read=left * target, kept=0, dropped={"incomplete_sequence": left * target})
-    return stage.finish(markers, account=account)
+    accounts = [Account.from_dict(marker["account"]) for marker in markers]
+    return stage.finish(markers, account=Account.total([*accounts, left]))
 
 
 def _sources(tables: Sequence[tuple[Path, int]], first: int, last: int) -> list[tuple[Path, int, int]]:

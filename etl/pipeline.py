@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +30,21 @@ RUNS: dict[str, Callable[[Job, Engine], dict[str, Any]]] = {
 }
 
 
-def start(recipe: Recipe, *, reuse: Path | None = None, command: str = "nextlong run RECIPE.yaml") -> Job:
+def start(recipe: Recipe, *, reuse: Sequence[Path] = (), command: str = "nextlong run RECIPE.yaml") -> Job:
     """Find all that a recipe names and make its work folder ready, before any work.
 
-    reuse: a work folder whose unchanged finished stages are taken over. command: how the user called, for advice.
+    reuse: work folders whose unchanged finished stages are taken over. command: how the user called, for advice.
     Raises UserError for what is missing, and for a folder of another recipe.
     """
     job = prepare(recipe)
     job.work.claim(resolved_yaml(recipe), command)
     log.info("tokenizer: %s", Tokenizer(job.tokenizer_file).describe())
-    if reuse is not None:
-        log.info("reused from %s: %s", reuse, ", ".join(job.work.reuse(reuse.absolute())) or "nothing")
-    if job.work["embed"].manifest() is None:
-        _try_model(job)
+    for old in reuse:
+        taken = job.work.reuse(old.absolute())
+        if taken or len(reuse) == 1:
+            log.info("reused from %s: %s", old, ", ".join(taken) or "nothing")
+    if job.model_folder is not None and job.work["embed"].manifest() is None:
+        _try_model(job.model_folder, recipe)
     return job
 
 
@@ -73,12 +75,12 @@ def run(job: Job, engine: Engine, *, only: str | None = None) -> dict[str, Any]:
     return summary
 
 
-def _try_model(job: Job) -> None:
+def _try_model(folder: Path, recipe: Recipe) -> None:
     """Load the model, and name the index, once before hours of work that would end at them."""
-    embedder = Embedder.load(job.model_folder, job.recipe.embedding)
+    embedder = Embedder.load(folder, recipe.embedding)
     log.info("model: %s", embedder.describe())
-    if job.recipe.index.factory != "auto":
-        new_index(job.recipe.index.factory, embedder.dimensions)
+    if recipe.index.factory != "auto":
+        new_index(recipe.index.factory, embedder.dimensions)
 
 
 def _previous(job: Job) -> dict[str, Any]:

@@ -25,7 +25,7 @@ class Recipe:
     """Which evaluation texts no document may share an n-gram with."""
     chunking: Chunking = Chunking()
     """How documents become chunks."""
-    embedding: Embedding
+    embedding: Embedding = Embedding()
     """How chunks become vectors."""
     index: Indexing = Indexing()
     """How vectors become an index."""
@@ -44,17 +44,29 @@ class Recipe:
 
 
 def load_recipe(path: str, overrides: list[str] | None = None) -> Recipe:
-    """Read a recipe; `overrides` are command-line options such as ["--synthesis.seed", "1"].
+    """Read a recipe, a file or the name of a packaged one such as "default"; overrides: ["--synthesis.seed", "1"].
 
     Paths are relative to the current directory. Raises UserError with the dotted name of what is wrong.
     """
+    packaged = packaged_recipes()
     if not Path(path).is_file():
-        raise UserError(f"recipe {path}: there is no such file. 'nextlong demo' writes one to start from.")
+        if path not in packaged:
+            raise UserError(
+                f"recipe {path}: there is no such file. 'nextlong demo' writes one to start from; these come with the "
+                f"package: {', '.join(packaged)}."
+            )
+        path = str(packaged[path])
     parser = recipe_parser()
     try:
         return parse_recipe(parser, ["--recipe", path, *(overrides or [])])
     except yaml.YAMLError as error:
         raise UserError(f"recipe {path} is not valid YAML: {error}") from error
+
+
+def packaged_recipes() -> dict[str, Path]:
+    """The recipes that come with the package, by name."""
+    folder = Path(__file__).with_name("recipes")
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def recipe_parser() -> Any:

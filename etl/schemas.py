@@ -48,16 +48,28 @@ NEGATIVES = pa.schema(
         ("scores", pa.list_(pa.float32())),
     ]
 )
-"""Stage mine: one row a meta-chunk."""
+"""Stage mine, strategy nextlong: one row a meta-chunk."""
+
+DOCUMENT_NEIGHBOURS = pa.schema(
+    [
+        ("doc_id", pa.int64()),
+        ("ids", pa.list_(pa.int64())),  # doc_ids of its nearest other documents, nearest first
+        ("scores", pa.list_(pa.float32())),
+    ]
+)
+"""Stage mine, strategies knn and iclm: one row a document."""
+
+KEYWORDS = pa.schema([("doc_id", pa.int64()), ("keywords", pa.list_(pa.string()))])
+"""Stage mine, strategy quest: one row a document."""
 
 SEGMENT = pa.struct(
     [
         ("chunk_id", pa.int64()),
-        ("role", pa.string()),  # meta or negative
+        ("role", pa.string()),  # meta, negative, repeat or document
         ("start", pa.int32()),  # tokens [start, end) of the long document
         ("end", pa.int32()),
-        ("rank", pa.int32()),  # place among the candidates, 0 the nearest; -1 for a meta-chunk
-        ("score", pa.float32()),  # similarity to the meta-chunk; null for a meta-chunk
+        ("rank", pa.int32()),  # place among the candidates, 0 the nearest; -1 where nothing was looked up
+        ("score", pa.float32()),  # similarity to the meta-chunk (a document's: to the one it was looked up for) or null
     ]
 )
 
@@ -70,26 +82,44 @@ PLANS = pa.schema(
         ("outcome", pa.string()),  # kept, too_short or meta_too_long
         ("num_tokens", pa.int64()),  # what the document can reach
         ("num_candidates", pa.int64()),  # of all its meta-chunks
-        ("already_used", pa.int64()),  # candidates passed over, by reason
+        ("skipped_top", pa.int64()),  # candidates passed over, by reason
+        ("already_used", pa.int64()),
+        ("over_used", pa.int64()),
         ("copy_in_document", pa.int64()),
         ("num_negatives", pa.int64()),  # taken, before truncation
         ("num_meta_chunks", pa.int64()),
         ("segments", pa.list_(SEGMENT)),  # empty unless kept
     ]
 )
-"""Stage interleave, first pass: one row a drawn meta-document and what it would become."""
+"""Stage interleave, first pass: one row a drawn meta-document, or a window of whole documents, and what it becomes."""
+
+WINDOWS = pa.schema(
+    [
+        ("sample_id", pa.int64()),
+        ("source_id", pa.string()),  # of the first document
+        ("source", pa.string()),  # of all documents, or mixed
+        ("doc_ids", pa.list_(pa.int64())),  # in order; so are the next four
+        ("ranks", pa.list_(pa.int32())),
+        ("scores", pa.list_(pa.float32())),
+        ("first_chunk_ids", pa.list_(pa.int64())),
+        ("num_chunks", pa.list_(pa.int32())),
+    ]
+)
+"""Stage interleave, first pass of the methods compared with: one row a window of whole documents."""
 
 LONG_DOCUMENTS = pa.schema(
     [
-        ("sample_id", pa.int64()),  # place in the drawn order of meta-documents; dropped ones leave gaps
-        ("doc_id", pa.int64()),
+        ("sample_id", pa.int64()),  # place in the drawn order of meta-documents (windows); dropped ones leave gaps
+        ("doc_id", pa.int64()),  # of the meta-document; of a window's first document
         ("source_id", pa.string()),
         ("source", pa.string()),
         ("input_ids", pa.list_(pa.uint32())),
         ("segments", pa.list_(SEGMENT)),
+        ("similarity_by_rank", pa.list_(pa.float32())),  # mean score of the negatives of ranks 0, 1, 2-3, 4-7, ...
+        ("meta_distances", pa.list_(pa.int32())),  # tokens between a meta-chunk's end and the next one's start
     ]
 )
-"""Stage interleave: one row a long document of exactly the target length."""
+"""Stage interleave: one row a long document of exactly a target length."""
 
 PACKED = pa.schema(
     [

@@ -1,6 +1,7 @@
 """A finished run, for people: the table of its stages, and a long document as its meta-chunks and negatives."""
 
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ _SHOWN_NEGATIVES = 3
 class Origin(NamedTuple):
     """Where a chunk comes from."""
 
+    doc_id: int
     source_id: str
     chunk_index: int
     text: str
@@ -39,35 +41,51 @@ def stage_table(summary: dict[str, Any]) -> str:
 
 
 def show_long_document(work: Work, sample_id: int | None = None) -> str:
-    """One long document as text: a strip to scale, then every meta-chunk with its nearest negatives.
+    """One long document as text: a strip to scale, then every meta-chunk with its nearest negatives, or every document.
 
     sample_id: which; None: the one with the most meta-chunks among the first part's. Raises UserError if there is none.
     """
     document = _long_document(work, sample_id)
     segments = document["segments"]
     origins = chunk_origins(work, (segment["chunk_id"] for segment in segments))
-    metas = [segment for segment in segments if segment["role"] == "meta"]
-    total = segments[-1]["end"]
+    show = _extended if any(segment["role"] == "meta" for segment in segments) else _window
+    return "\n".join(show(document, segments, origins))
+
+
+def _extended(document: dict[str, Any], segments: list[dict[str, Any]], origins: dict[int, Origin]) -> Iterator[str]:
+    """A meta-document with what is inserted after each of its chunks."""
+    num_metas, total = sum(segment["role"] == "meta" for segment in segments), segments[-1]["end"]
+    what = "repeats" if any(segment["role"] == "repeat" for segment in segments) else "negatives"
     name = f"{printable(document['source_id'])} ({printable(document['source'])})"
-    size = f"{total:,} tokens = {len(metas)} meta-chunks + {len(segments) - len(metas)} negatives"
-    lines = [
-        f"Long document {document['sample_id']}: {name}, {size}",
-        f"  [{_strip(segments, total)}]  # meta-chunk, . negatives",
-    ]
+    size = f"{total:,} tokens = {num_metas} meta-chunks + {len(segments) - num_metas} {what}"
+    yield f"Long document {document['sample_id']}: {name}, {size}"
+    yield f"  [{_strip(segments, total)}]  # meta-chunk, . {what}"
     shown = number = 0
     for place, segment in enumerate(segments):
         origin = origins[segment["chunk_id"]]
         if segment["role"] == "meta":
             number, shown = number + 1, 0
-            lines.append(f'  {_span(segment)}  META {number} of {len(metas)}   "{first_words(origin.text, 70)}"')
+            yield f'  {_span(segment)}  META {number} of {num_metas}   "{first_words(origin.text, 70)}"'
             continue
         shown += 1
         if shown <= _SHOWN_NEGATIVES:
             where = f"{printable(origin.source_id)}, chunk {origin.chunk_index}"
-            lines.append(f'  {_span(segment)}    {segment["score"]:.3f}  {where}: "{first_words(origin.text, 48)}"')
+            yield f'  {_span(segment)}    {_score(segment)}  {where}: "{first_words(origin.text, 48)}"'
         elif place + 1 == len(segments) or segments[place + 1]["role"] == "meta":
-            lines.append(f"  {'':>17}    {segment['score']:.3f}  ... the last of {shown} negatives")
-    return "\n".join(lines)
+            yield f"  {'':>17}    {_score(segment)}  ... the last of {shown} {what}"
+
+
+def _window(document: dict[str, Any], segments: list[dict[str, Any]], origins: dict[int, Origin]) -> Iterator[str]:
+    """Whole documents, one after the other."""
+    groups = [list(each) for _, each in groupby(segments, key=lambda segment: origins[segment["chunk_id"]].doc_id)]
+    total = segments[-1]["end"]
+    yield f"Long document {document['sample_id']}: {total:,} tokens of {len(groups)} whole documents"
+    firsts = [dict(group[0], role="meta") for group in groups]
+    yield f"  [{_strip([dict(first, end=first['start']) for first in firsts], total)}]  # a document begins"
+    for group in groups:
+        origin = origins[group[0]["chunk_id"]]
+        span = _span({"start": group[0]["start"], "end": group[-1]["end"]})
+        yield f'  {span}  {_score(group[0])}  {printable(origin.source_id)}: "{first_words(origin.text, 66)}"'
 
 
 def chunk_origins(work: Work, chunk_ids: Iterable[int]) -> dict[int, Origin]:
@@ -84,8 +102,8 @@ def chunk_origins(work: Work, chunk_ids: Iterable[int]) -> dict[int, Origin]:
             documents = pq.read_table(path.with_suffix(".documents.parquet"), columns=["doc_id", "source_id"])
             places = pc.index_in(table["doc_id"], value_set=documents["doc_id"])
             names = documents["source_id"].take(places).to_pylist()
-            texts = zip(here, names, table["chunk_index"].to_pylist(), table["text"].to_pylist(), strict=True)
-            origins |= {chunk: Origin(name, index, text) for chunk, name, index, text in texts}
+            columns = [table["doc_id"].to_pylist(), names, table["chunk_index"].to_pylist(), table["text"].to_pylist()]
+            origins |= {chunk: Origin(*row) for chunk, *row in zip(here, *columns, strict=True)}
         first += rows
     return origins
 
@@ -127,6 +145,10 @@ def _strip(segments: list[dict[str, Any]], total: int) -> str:
             for column in range(first, max(first + 1, segment["end"] * _STRIP_COLUMNS // total)):
                 strip[column] = "#"
     return "".join(strip)
+
+
+def _score(segment: dict[str, Any]) -> str:
+    return "    -" if segment["score"] is None else f"{segment['score']:.3f}"
 
 
 def _span(segment: dict[str, Any]) -> str:

@@ -24,7 +24,7 @@ FOLDERS = {
     "interleave": "6-long-documents",
     "pack": "7-packed",
 }
-FORMAT_VERSIONS = dict.fromkeys(STAGES, 1)
+FORMAT_VERSIONS = dict.fromkeys(STAGES, 1) | {"index": 2, "mine": 2, "interleave": 2}
 """Raised when a stage's code gives other bytes for the same settings."""
 SCRATCH = {"read": "scan", "chunk": "cut", "index": "trained", "interleave": "plan"}
 """Parts that only a later pass of the same stage reads."""
@@ -60,17 +60,22 @@ class StageFolder:
         manifest = read_json(self.path / "manifest.json")
         return manifest if manifest is not None and manifest["fingerprint"] == self.fingerprint else None
 
-    def tables(self) -> list[tuple[Path, int]]:
-        """The Parquet files of the finished stage and their rows, in order."""
+    def tables(self, prefix: str | None = None) -> list[tuple[Path, int]]:
+        """The Parquet files of the finished stage (of its parts with this prefix) and their rows, in order."""
         manifest = self.manifest()
         if manifest is None:
             raise RuntimeError(f"stage {self.stage} in {self.path} is not finished")
         tables = [
             table
             for part in manifest["parts"]
+            if prefix is None or part["part"].startswith(f"{prefix}-")
             for table in part["values"].get("tables", [(f"{part['part']}.parquet", part["rows"])])
         ]
         return [(self.path / name, rows) for name, rows in tables]
+
+    def arrays(self) -> list[Path]:
+        """The arrays of the finished stage, in order."""
+        return [path.with_suffix(".npy") for path, _ in self.tables()]
 
     def finish(
         self,
@@ -203,8 +208,9 @@ def is_work_folder(path: Path) -> bool:
 
 def _link_folder(source: Path, target: Path) -> None:
     """A copy of a folder that shares its files. The manifest comes last: until then the copy is not finished."""
-    target.mkdir(parents=True, exist_ok=True)
-    for name in sorted((path.name for path in source.iterdir()), key=lambda name: (name == "manifest.json", name)):
+    names = sorted(str(path.relative_to(source)) for path in source.rglob("*") if path.is_file())
+    for name in sorted(names, key=lambda name: name == "manifest.json"):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
         share_file(source / name, target / name)
 
 

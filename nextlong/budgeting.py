@@ -15,6 +15,8 @@ Outcome = Literal["kept", "meta_too_long", "too_short"]
 
 CountTokens = Callable[[NDArray[np.int64]], NDArray[np.integer]]
 """chunk_ids [n] -> stored token ids of each chunk"""
+IsOverUsed = Callable[[NDArray[np.int64]], NDArray[np.bool_]]
+"""chunk_ids [n] -> whether each already serves in as many long documents as one chunk may"""
 _LOOKED_UP_FIRST = 16  # candidates, then 32, 64, ...: one look-up of many costs a fifth of many look-ups of one
 
 
@@ -24,7 +26,8 @@ class Negative(NamedTuple):
     chunk_id: int
     rank: int
     """Place among the candidates that the rules left, 0 the nearest."""
-    score: float
+    score: float | None
+    """Similarity to the meta-chunk; None for the meta-chunk itself."""
     num_tokens: int
     """Leading tokens of the chunk that enter; fewer than it has where the budget shortened it."""
 
@@ -38,7 +41,7 @@ class Allocation(NamedTuple):
     """Tokens of meta-chunks and negatives together: what the document can reach."""
     outcome: Outcome
     skipped: Counter[str]
-    """Candidates passed over by reason: already_used, copy_in_document."""
+    """Candidates passed over by reason: already_used, over_used, copy_in_document."""
 
 
 def negatives_per_chunk(
@@ -60,35 +63,56 @@ def num_candidates(wanted: int | Literal["auto"], negatives: int) -> int:
     return max(512, 2 * negatives) if wanted == "auto" else wanted
 
 
+class ChunkFacts(NamedTuple):
+    """What an allocation asks of the corpus' chunks."""
+
+    num_tokens: CountTokens
+    text_hashes: FetchHashes
+    is_over_used: IsOverUsed | None = None
+    """None: no chunk is used too often."""
+    may_repeat: bool = False
+    """Whether a chunk may enter one long document several times, as negatives=self_repeat means."""
+
+
 class _LongDocument:
     """What is already in one long document: no chunk enters twice (App. D.1), nor a copy of one."""
 
-    def __init__(self, candidates: Sequence[Candidates], num_tokens: CountTokens, text_hashes: FetchHashes) -> None:
-        self.num_tokens = num_tokens
+    def __init__(self, candidates: Sequence[Candidates], facts: ChunkFacts) -> None:
         self.negatives: list[list[Negative]] = [[] for _ in candidates]
         self.skipped: Counter[str] = Counter()
-        self._text_hashes = text_hashes
+        self._facts = facts
         self._ids: set[int] = set()
         self._hashes: set[int] = set()
         self.unused = [self._unused(each) for each in candidates]
-        """For each meta-chunk its candidates not in the document yet, nearest first, whole; drawn, they are in it."""
+        """For each meta-chunk its candidates not in the document yet, in order, whole; drawn, they are in it."""
+
+    def num_tokens(self, chunk_id: int) -> int:
+        """Stored token ids of one chunk."""
+        return int(self._facts.num_tokens(np.array([chunk_id]))[0])
 
     def _unused(self, candidates: Candidates) -> Iterator[Negative]:
-        ids, hashes = self._ids, self._hashes
+        ids, hashes, facts = self._ids, self._hashes, self._facts
         first, size = 0, _LOOKED_UP_FIRST
         while first < len(candidates.ids):
             block = slice(first, first + size)
-            columns = (self.num_tokens(candidates.ids[block]), self._text_hashes(candidates.ids[block]))
-            facts = zip(candidates.ids[block].tolist(), *[column.tolist() for column in columns], strict=True)
-            for rank, (chunk_id, num_tokens, text_hash) in enumerate(facts, first):
+            block_ids = candidates.ids[block]
+            over_used = facts.is_over_used(block_ids) if facts.is_over_used else np.zeros(len(block_ids), np.bool_)
+            columns = (block_ids, facts.num_tokens(block_ids), facts.text_hashes(block_ids), over_used)
+            rows = zip(*[column.tolist() for column in columns], strict=True)
+            for place, (chunk_id, num_tokens, text_hash, is_over_used) in enumerate(rows, first):
                 if chunk_id in ids:
                     self.skipped["already_used"] += 1
+                elif is_over_used:
+                    self.skipped["over_used"] += 1
                 elif text_hash in hashes:
                     self.skipped["copy_in_document"] += 1
                 elif num_tokens:
-                    ids.add(chunk_id)
-                    hashes.add(text_hash)
-                    yield Negative(chunk_id, rank, candidates.scores.item(rank), num_tokens)
+                    if not facts.may_repeat:
+                        ids.add(chunk_id)
+                        hashes.add(text_hash)
+                    score = candidates.scores.item(place)
+                    rank = candidates.ranks.item(place)
+                    yield Negative(chunk_id, rank, None if np.isnan(score) else score, num_tokens)
             first, size = first + size, 2 * size
 
 
@@ -97,15 +121,14 @@ def allocate_paper(
     candidates: Sequence[Candidates],
     num_negatives: int,
     *,
-    num_tokens: CountTokens,
-    text_hashes: FetchHashes,
+    facts: ChunkFacts,
     target_length_tokens: int,
 ) -> Allocation:
     """The first k unused candidates of each meta-chunk (App. D.1); too_short below the target (Algorithm 1, line 34).
 
     What stands beyond the target is cut by the caller, the last meta-chunks with it.
     """
-    document = _LongDocument(candidates, num_tokens, text_hashes)
+    document = _LongDocument(candidates, facts)
     for negatives, unused in zip(document.negatives, document.unused, strict=True):
         negatives.extend(islice(unused, num_negatives))
     total = meta_tokens + sum(each.num_tokens for negatives in document.negatives for each in negatives)
@@ -117,8 +140,7 @@ def allocate_exact(
     meta_tokens: int,
     candidates: Sequence[Candidates],
     *,
-    num_tokens: CountTokens,
-    text_hashes: FetchHashes,
+    facts: ChunkFacts,
     target_length_tokens: int,
     max_meta_ratio: float,
 ) -> Allocation:
@@ -133,7 +155,7 @@ def allocate_exact(
     """
     if meta_tokens > max_meta_ratio * target_length_tokens:
         return Allocation([[] for _ in candidates], meta_tokens, "meta_too_long", Counter())
-    document = _LongDocument(candidates, num_tokens, text_hashes)
+    document = _LongDocument(candidates, facts)
     share, ones = divmod(target_length_tokens - meta_tokens, len(candidates))
     unused = 0
     for meta_chunk in range(len(candidates)):
@@ -153,7 +175,7 @@ def _fill(document: _LongDocument, meta_chunk: int, wanted: int) -> int:
     negatives = document.negatives[meta_chunk]
     if negatives:
         last = negatives[-1]
-        more = min(wanted, int(document.num_tokens(np.array([last.chunk_id]))[0]) - last.num_tokens)
+        more = min(wanted, document.num_tokens(last.chunk_id) - last.num_tokens)
         negatives[-1] = last._replace(num_tokens=last.num_tokens + more)
         wanted -= more
     while wanted and (negative := next(document.unused[meta_chunk], None)):

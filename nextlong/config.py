@@ -183,8 +183,8 @@ class Synthesis:
             require(value in valid, f"synthesis.{name}", value, f"one of {', '.join(valid)}")
         if self.skip_top and self.negatives in ("random", "self_repeat"):
             raise UserError(
-                f"synthesis.skip_top is {self.skip_top}, but synthesis.negatives={self.negatives} has no ranks to skip. "
-                f"Set skip_top to 0, or negatives to top, tail or random_candidates."
+                f"synthesis.skip_top is {self.skip_top}, but synthesis.negatives={self.negatives} has no ranks to "
+                f"skip. Set skip_top to 0, or negatives to top, tail or random_candidates."
             )
 
     def _check_lengths(self) -> None:

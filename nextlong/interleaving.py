@@ -8,19 +8,22 @@ import numpy as np
 from nextlong.budgeting import Allocation
 
 NO_RANK = -1
+Role = Literal["meta", "negative", "repeat", "document"]
+"""What a chunk is in a long document: of the meta-document, a hard negative of the meta-chunk, the meta-chunk again
+(negatives=self_repeat), or of a whole document among others (the methods compared with)."""
 
 
 class Segment(NamedTuple):
     """A run of tokens of one chunk in a long document: tokens [start, end) are the first end - start of the chunk's."""
 
     chunk_id: int
-    role: Literal["meta", "negative"]
+    role: Role
     start: int
     end: int
     rank: int
-    """Place among the meta-chunk's candidates, 0 the nearest; -1 for a meta-chunk."""
+    """Place among the candidates of what it was looked up for, 0 the nearest; -1 where nothing was looked up."""
     score: float | None
-    """Similarity to the meta-chunk; None for a meta-chunk."""
+    """Similarity to what it was looked up for; None where nothing was looked up."""
 
 
 def interleave(
@@ -31,12 +34,14 @@ def interleave(
     target_length_tokens: int,
     position: Literal["head", "tail", "random"],
     seed: Sequence[int],
+    role: Role = "negative",
 ) -> list[Segment]:
     """The segments of one long document, in order; they tile [0, target). meta_chunk_tokens: each one's length.
 
     Each meta-chunk stands with its negatives, nearest first: before them (head, Eq. 4), after them (tail), or at a
     drawn place among them (random; App. B.1, Table 5). What lies beyond the target is cut: that is the paper's
-    truncation, and nothing under the exact budget. seed: the entropy of the draws, [seed, stage, doc_id].
+    truncation, and nothing under the exact budget. seed: the entropy of the draws, [seed, stage, doc_id]. role: of
+    what is inserted.
     """
     rng = np.random.default_rng(list(seed))
     segments: list[Segment] = []
@@ -54,6 +59,6 @@ def interleave(
             else:
                 negative = negatives[number - (number > place)]
                 end = min(start + negative.num_tokens, target_length_tokens)
-                segments.append(Segment(negative.chunk_id, "negative", start, end, negative.rank, negative.score))
+                segments.append(Segment(negative.chunk_id, role, start, end, negative.rank, negative.score))
             start = end
     return segments

@@ -1,16 +1,18 @@
 """Meta-documents in, candidates for hard negatives out: retrieve, score exactly, apply the rules (Sec. 3.1.2, 5.4)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nextlong.accounting import Account
-from nextlong.indexing import Neighbours, Vectors
+from nextlong.indexing import Neighbours
+from nextlong.near_duplicates import NearDuplicateRules, NearDuplicates
+from nextlong.retrieval import Retriever
+from nextlong.sampling import STAGE_SELECTION
 
 _QUERIES_AT_ONCE = 256  # bounds the [queries, candidates] arrays; a Flat index wants large batches
-_OVERFETCH = 1.05  # FAISS's distances differ in the last digits from the exact scores; re-ordering needs some margin
 
 
 class MetaDocument(NamedTuple):
@@ -29,108 +31,124 @@ class MetaDocument(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """What the rules left of one meta-chunk's neighbours, nearest first, ties by chunk_id."""
+    """What one meta-chunk may take as negatives, in the order in which they are tried.
+
+    Mined: what the rules left of its neighbours, nearest first, ties by chunk_id (of random chunks: as drawn).
+    """
 
     chunk_id: int
     ids: NDArray[np.int64]
     scores: NDArray[np.float32]
+    """Similarity to the meta-chunk; NaN for the meta-chunk itself."""
+    ranks: NDArray[np.int64]
+    """Place among the mined candidates, 0 the nearest."""
 
 
-Search = Callable[[Vectors, int], Neighbours]
-"""(queries [n, d], top_k) -> scores and ids [n, top_k]"""
-FetchVectors = Callable[[NDArray[np.int64]], Vectors]
-"""chunk_ids [n] -> stored embeddings [n, d]"""
 FetchHashes = Callable[[NDArray[np.int64]], NDArray[np.uint64]]
 """chunk_ids [n] -> hashes of the chunks' texts"""
+
+
+class Mined(NamedTuple):
+    """The outcome of mining some meta-documents."""
+
+    candidates: list[Candidates]
+    """One for every meta-chunk, in document and chunk order."""
+    account: Account
+    near_duplicates: NearDuplicates
 
 
 def mine(
     documents: Sequence[MetaDocument],
     *,
-    search: Search,
-    fetch_vectors: FetchVectors,
+    retriever: Retriever,
     fetch_hashes: FetchHashes,
-    near_duplicate_similarity: float | None,
-) -> tuple[list[Candidates], Account]:
-    """Candidates for every meta-chunk of the documents, in document and chunk order, and their account.
+    rules: NearDuplicateRules,
+    random_of: tuple[int, int] | None = None,
+) -> Mined:
+    """Candidates for every meta-chunk of the documents, and what the rules dropped.
 
     The rules, in order, each counted: chunks of the own document; exact copies (by text hash) of any meta-chunk of the
-    document; near duplicates, whose similarity to the meta-chunk is at or above the threshold: they are false
-    negatives (Sec. 5.4 found that a repeated meta-chunk lowers results). What the index proposed is scored again from
-    the stored embeddings, so neither batches nor threads change a result. An approximate index may propose fewer.
+    document; near duplicates of the meta-chunk: they are false negatives (Sec. 5.4 found that a repeated meta-chunk
+    lowers results). An approximate index may propose fewer. random_of (seed, number of chunks in the corpus): in
+    place of neighbours, chunks drawn from the whole corpus.
     """
-    account = Account()
+    account, near_duplicates = Account(), NearDuplicates(rules)
     mined: dict[int, Candidates] = {}
     for group in _groups(documents):
         queries = np.concatenate([document.chunk_ids for document in group])
         owners = np.repeat(np.arange(len(group)), [document.num_chunks for document in group])
-        vectors = fetch_vectors(queries)
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
             batch = slice(start, start + _QUERIES_AT_ONCE)
-            neighbours = rescore(vectors[batch], search(vectors[batch], _num_to_fetch(group)).ids, fetch_vectors)
+            if random_of is None:
+                neighbours = retriever.neighbours_of(queries[batch], _num_to_fetch(group))
+            else:
+                wanted = [group[owner].num_candidates + group[owner].num_chunks for owner in owners[batch]]
+                neighbours = _random(queries[batch], wanted, *random_of, retriever)
             hashes = _gather(fetch_hashes, neighbours.ids)
-            for row, (query, owner) in enumerate(zip(queries[batch], owners[batch], strict=True)):
+            for row, (query, owner) in enumerate(zip(queries[batch].tolist(), owners[batch], strict=True)):
+                document = group[owner]
                 kept = apply_rules(
-                    neighbours.scores[row],
-                    neighbours.ids[row],
+                    query,
+                    Neighbours(neighbours.scores[row], neighbours.ids[row]),
                     hashes[row],
-                    group[owner],
-                    fetch_hashes(group[owner].chunk_ids),
-                    near_duplicate_similarity,
+                    document,
+                    fetch_hashes(document.chunk_ids),
+                    near_duplicates,
                     account,
                 )
-                mined[int(query)] = Candidates(int(query), *kept)
-    return [mined[int(chunk)] for document in documents for chunk in document.chunk_ids], account
-
-
-def rescore(queries: Vectors, ids: NDArray[np.int64], fetch_vectors: FetchVectors) -> Neighbours:
-    """Exact scores of proposed neighbours ids [n, k], and their final order: by score, ties by id, -1 last.
-
-    A score is the inner product of the stored embeddings, summed in float64, rounded to 6 decimals, kept as float32.
-    """
-    known, places = np.unique(ids, return_inverse=True)
-    vectors = np.zeros((len(known), queries.shape[1]), np.float64)
-    vectors[known >= 0] = fetch_vectors(known[known >= 0])
-    places = places.reshape(ids.shape)
-    scores = np.empty(ids.shape, np.float32)
-    for row, query in enumerate(queries.astype(np.float64)):
-        scores[row] = np.einsum("kd,d->k", vectors[places[row]], query).round(6)  # no BLAS: one order of summation
-    scores[ids < 0] = -np.inf
-    order = np.lexsort((ids, -scores))
-    return Neighbours(np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1))
+                mined[query] = kept
+    candidates = [mined[chunk] for document in documents for chunk in document.chunk_ids.tolist()]
+    return Mined(candidates, account, near_duplicates)
 
 
 def apply_rules(
-    scores: NDArray[np.float32],
-    ids: NDArray[np.int64],
+    query: int,
+    neighbours: Neighbours,
     hashes: NDArray[np.uint64],
     document: MetaDocument,
     document_hashes: NDArray[np.uint64],
-    near_duplicate_similarity: float | None,
+    near_duplicates: NearDuplicates,
     account: Account,
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Of one meta-chunk's ordered neighbours [k], those that may become negatives: (ids, scores), order kept.
+) -> Candidates:
+    """Of one meta-chunk's ordered neighbours [k], those that may become negatives, order kept.
 
-    Adds to the account's unit "candidates": read = kept + own_document + exact_copy + near_duplicate. Only neighbours
-    up to the document's num_candidates-th of another document are read.
+    Adds to the account's unit "candidates": read = kept + dropped by rule. Only neighbours up to the document's
+    num_candidates-th of another document are read.
     """
+    scores, ids = neighbours
     own = (ids >= document.first_chunk_id) & (ids < document.first_chunk_id + document.num_chunks)
     others_so_far = np.cumsum(~own)
     read = (ids >= 0) & np.where(own, others_so_far < document.num_candidates, others_so_far <= document.num_candidates)
     copy = ~own & np.isin(hashes, document_hashes)
-    near = np.zeros_like(own) if near_duplicate_similarity is None else scores >= np.float32(near_duplicate_similarity)
-    kept = read & ~own & ~copy & ~near
+    compared = read & ~own & ~copy
+    near = near_duplicates.find(query, ids[compared], scores[compared])
+    kept = np.flatnonzero(compared)[~near.by_similarity & ~near.by_overlap]
     account.add(
         "candidates",
         read=int(read.sum()),
-        kept=int(kept.sum()),
+        kept=len(kept),
         dropped={
             "own_document": int((read & own).sum()),
             "exact_copy": int((read & copy).sum()),
-            "near_duplicate": int((read & near & ~own & ~copy).sum()),
+            "near_duplicate": int(near.by_similarity.sum()),
+            "near_duplicate_by_overlap": int((near.by_overlap & ~near.by_similarity).sum()),
         },
     )
-    return ids[kept], scores[kept]
+    return Candidates(query, ids[kept], scores[kept], np.arange(len(kept)))
+
+
+def _random(
+    queries: NDArray[np.int64], wanted: Iterable[int], seed: int, num_chunks: int, retriever: Retriever
+) -> Neighbours:
+    """Chunks drawn for each query, without replacement, in drawn order, -1 at the end; by seed and query alone."""
+    drawn = [
+        np.random.default_rng([seed, STAGE_SELECTION, query]).choice(num_chunks, min(number, num_chunks), replace=False)
+        for query, number in zip(queries.tolist(), wanted, strict=True)
+    ]
+    ids = np.full((len(drawn), max(map(len, drawn))), -1, np.int64)
+    for row, found in enumerate(drawn):
+        ids[row, : len(found)] = found
+    return Neighbours(retriever.scores_of(queries, ids), ids)
 
 
 def _groups(documents: Sequence[MetaDocument]) -> list[list[MetaDocument]]:
@@ -142,8 +160,8 @@ def _groups(documents: Sequence[MetaDocument]) -> list[list[MetaDocument]]:
 
 
 def _num_to_fetch(group: Sequence[MetaDocument]) -> int:
-    """Enough neighbours that, the own document's chunks taken out, the wanted number is left with a margin."""
-    return max(int(np.ceil(document.num_candidates * _OVERFETCH)) + document.num_chunks for document in group)
+    """Enough neighbours that, the own document's chunks taken out, the wanted number is left."""
+    return max(document.num_candidates + document.num_chunks for document in group)
 
 
 def _gather(fetch_hashes: FetchHashes, ids: NDArray[np.int64]) -> NDArray[np.uint64]:

@@ -54,6 +54,7 @@ def corpus_file(shared: Path) -> Path:
     texts = make_texts(120)
     texts[50] = texts[7]
     texts[51] = (texts[7][0], texts[7][1] + "\nOne more line.")
+    texts[52] = (texts[8][0], texts[8][1].replace("the", "a", 1))
     rows = [{"id": f"doc-{place}", "text": text, "source": topic} for place, (topic, text) in enumerate(texts)]
     rows[10]["text"], rows[11]["text"], rows[12]["text"] = None, "", " \n\n "
     path = shared / "corpus.parquet"
@@ -146,7 +147,7 @@ def make_recipe(tmp_path: Path, corpus_file: Path, tokenizer_file: Path, model_f
             tokenizer=str(tokenizer_file),
             chunking=Chunking(**of("chunking", granularity_chars=300)),
             embedding=Embedding(**of("embedding", model=str(model_folder))),
-            mining=Mining(**of("mining", near_duplicate_similarity=0.98)),
+            mining=Mining(**of("mining", near_duplicate_similarity=0.95)),
             synthesis=Synthesis(**of("synthesis", target_length_tokens=TARGET, num_samples=24, docs_per_part=8)),
         )
 

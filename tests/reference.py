@@ -134,8 +134,10 @@ def chunk_corpus(
     return documents, chunks
 
 
-def ranked_chunks(vectors: Sequence[Sequence[float]], query_id: int) -> list[tuple[int, float]]:
-    """(id, score) of every row, the query's own too, by (-score, id)."""
+def ranked_chunks(vectors: Any, query_id: int) -> list[tuple[int, float]]:
+    """(id, score) of all rows, the query too, by (-score, id); vectors: rows, or a function: id to scores of all."""
+    if callable(vectors):
+        return sorted(enumerate(vectors(query_id)), key=lambda pair: (-pair[1], pair[0]))
     query = [float(number) for number in vectors[query_id]]
     scored = []
     for chunk_id, row in enumerate(vectors):
@@ -155,13 +157,15 @@ def candidates(
     query_id: int,
     meta_ids: Sequence[int],
     *,
-    vectors: Sequence[Sequence[float]],
+    vectors: Any,
     text_of: Mapping[int, str],
     num_candidates: int,
     near_duplicate_similarity: float | None,
 ) -> tuple[list[tuple[int, float]], Counter[str]]:
     """(id, score) kept for one meta-chunk of a meta-document, and the counts of what was met (Sec. 5.4)."""
     walk = ranked_chunks(vectors, query_id)
+    if callable(vectors):
+        walk = [(chunk_id, score) for chunk_id, score in walk if score > 0]  # no shared word: no neighbour
     return _kept(walk, meta_ids, text_of, num_candidates, near_duplicate_similarity)
 
 
@@ -169,7 +173,7 @@ def random_chunks(
     query_id: int,
     meta_ids: Sequence[int],
     *,
-    vectors: Sequence[Sequence[float]],
+    vectors: Any,
     text_of: Mapping[int, str],
     num_candidates: int,
     near_duplicate_similarity: float | None,
@@ -177,8 +181,8 @@ def random_chunks(
 ) -> tuple[list[tuple[int, float]], Counter[str]]:
     """The same of chunks drawn from the whole corpus, in drawn order."""
     score_of = dict(ranked_chunks(vectors, query_id))
-    size = min(len(vectors), num_candidates + len(meta_ids))
-    drawn = rng_of(seed, STAGE_SELECTION, query_id).choice(len(vectors), size=size, replace=False).tolist()
+    size = min(len(text_of), num_candidates + len(meta_ids))
+    drawn = rng_of(seed, STAGE_SELECTION, query_id).choice(len(text_of), size=size, replace=False).tolist()
     walk = [(chunk_id, score_of[chunk_id]) for chunk_id in drawn]
     return _kept(walk, meta_ids, text_of, num_candidates, near_duplicate_similarity)
 
@@ -294,7 +298,7 @@ def allocate_paper(
         for chunk_id, score, rank in listed:
             if len(mine) == k:
                 break
-            if taken.accepts(chunk_id):
+            if num_tokens[chunk_id] > 0 and taken.accepts(chunk_id):
                 mine.append(Negative(chunk_id, rank, score, num_tokens[chunk_id]))
         negatives.append(mine)
     total = sum(num_tokens[chunk_id] for chunk_id in meta)
@@ -424,11 +428,14 @@ def long_documents(
 ) -> tuple[list[dict[str, Any]], Counter[str], Counter[str]]:
     """Long documents target by target in drawn order, outcomes of the draws, counts of the rules over the same draws.
 
-    documents: chunk ids by doc_id; chunks: (text, joiner) by chunk id; vectors: one row a chunk, None for self_repeat;
+    documents: chunk ids by doc_id; chunks: (text, joiner) by chunk id; vectors: one row a chunk, or a function from a
+    chunk id to the scores of all chunks; None for self_repeat;
     chars_per_token None: measured on all chunks.
     """
     corpus = measured(chunks, encode)
-    rows = [] if vectors is None else [[float(number) for number in row] for row in vectors]
+    rows = [] if vectors is None else vectors
+    if not callable(rows):
+        rows = [[float(number) for number in row] for row in rows]
     if chars_per_token is None:
         chars_per_token = sum(corpus.num_chars.values()) / sum(corpus.num_tokens.values())
     eligible = [doc_id for doc_id in sorted(documents) if len(documents[doc_id]) >= synthesis.min_meta_chunks]
@@ -471,7 +478,7 @@ def _found(
     meta_ids: Sequence[int],
     k: int,
     target: int,
-    rows: Sequence[Sequence[float]],
+    rows: Any,
     corpus: Corpus,
     mining: Mining,
     synthesis: Synthesis,
@@ -559,11 +566,12 @@ def concatenated(
     vectors: Any = None,
     num_candidates: int | None = None,
     keywords: Mapping[int, Sequence[str]] | None = None,
+    neighbours: Mapping[int, Sequence[tuple[int, float]]] | None = None,
 ) -> list[dict[str, Any]]:
     """Long documents of whole documents (standard, knn, iclm, quest), by sample_id.
 
     documents, chunks: as in long_documents; vectors (one row a chunk) and num_candidates: knn, iclm;
-    keywords by doc_id: quest.
+    keywords by doc_id: quest. neighbours: (doc_id, score) by doc_id, in place of those by vectors.
     """
     corpus = measured(chunks, encode)
     sizes = {doc_id: sum(corpus.num_tokens[chunk_id] for chunk_id in documents[doc_id]) for doc_id in sorted(documents)}
@@ -574,8 +582,9 @@ def concatenated(
         kept_keywords = {doc_id: keywords.get(doc_id, []) for doc_id in sizes}
         gathered = windows(quest_stream(kept_keywords, synthesis), sizes, synthesis)
     else:
-        mean_of = document_vectors({doc_id: documents[doc_id] for doc_id in sizes}, vectors)
-        neighbours = document_neighbours(mean_of, num_candidates)
+        if neighbours is None:
+            mean_of = document_vectors({doc_id: documents[doc_id] for doc_id in sizes}, vectors)
+            neighbours = document_neighbours(mean_of, num_candidates)
         if synthesis.strategy == "iclm":
             gathered = shuffled(windows(iclm_path(neighbours), sizes, synthesis), synthesis.seed)
         else:
@@ -655,6 +664,7 @@ def iclm_path(neighbours: Mapping[int, Sequence[tuple[int, float]]]) -> list[Mem
     graph: dict[int, dict[int, float]] = {doc_id: {} for doc_id in neighbours}
     for doc_id, nearest in neighbours.items():
         for other, score in nearest:
+            score = max(score, graph[doc_id].get(other, score))  # by words they may differ
             graph[doc_id][other] = score
             graph[other][doc_id] = score
     unvisited = set(graph)

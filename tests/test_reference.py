@@ -183,9 +183,9 @@ def test_paper_budget_by_hand() -> None:
     assert kept.negatives == [
         [(10, 0, 0.9, 15), (11, 1, 0.8, 20)],
         [(13, 1, 0.8, 5), (15, 3, 0.6, 6)],
-        [(16, 0, 0.9, 10), (17, 2, 0.7, 0)],
+        [(16, 0, 0.9, 10), (18, 3, 0.6, 9)],
     ]
-    assert kept.num_tokens == 30 + 35 + 11 + 10
+    assert kept.num_tokens == 30 + 35 + 11 + 19
     assert kept.counts == {"already_used": 2, "copy_in_document": 1}
 
     # With k = 1 the second list is left at 13: its copy is not met.
@@ -402,7 +402,7 @@ def test_over_used_candidates_are_passed_over() -> None:
     assert kept.negatives == [
         [(11, 1, 0.8, 20), (12, 2, 0.7, 30)],
         [(13, 1, 0.8, 5), (15, 3, 0.6, 6)],
-        [(16, 0, 0.9, 10), (17, 2, 0.7, 0)],
+        [(16, 0, 0.9, 10), (18, 3, 0.6, 9)],
     ]
     assert kept.counts == {"over_used": 3, "already_used": 1}  # 14 is a copy of 11 too, but counts as over-used
     # Quotas 24, 23, 23. 0: 15 of 10, 9 of 12. 1: 10 is used, 5 of 13, 7 of 14, 6 of 15, leaves 5.

@@ -85,13 +85,23 @@ def test_equal_scores_are_ordered_by_id_also_at_the_cut() -> None:
 
 def test_scores_of_given_ids_are_those_of_the_neighbours() -> None:
     index = Bm25.build(TEXTS)
-    for query in QUERIES:
-        scores, ids = (row[0] for row in index.neighbours([query], len(TEXTS)))
+    for query, text in enumerate(TEXTS):
+        scores, ids = (row[0] for row in index.neighbours([text], len(TEXTS)))
         shuffled = RNG.permutation(len(ids))
-        assert index.scores(query, ids[shuffled]).tolist() == scores[shuffled].tolist()
-    some = index.scores("w59", np.array([7, -1, 7]))
+        found = index.scores_of(np.array([query]), ids[None, shuffled])
+        assert found.tolist() == [scores[shuffled].tolist()]
+    some = index.scores_of(np.array([0, 0]), np.array([[7, -1, 7]] * 2))
     assert some.dtype == np.float32
-    assert some.tolist() == [0, -np.inf, 0]  # text 7 is empty
+    assert some.tolist() == [[0, -np.inf, 0]] * 2  # text 7 is empty
+
+
+def test_indexed_texts_are_looked_up_by_id_as_by_their_text(tmp_path: Path) -> None:
+    Bm25.build(TEXTS).save(tmp_path)
+    ids = RNG.permutation(len(TEXTS))
+    for index in (Bm25.build(TEXTS), Bm25.open(tmp_path)):
+        by_id, by_text = index.neighbours_of(ids, 9), index.neighbours([TEXTS[each] for each in ids], 9)
+        assert by_id.ids.tolist() == by_text.ids.tolist()
+        assert by_id.scores.tolist() == by_text.scores.tolist()
 
 
 def test_a_query_is_the_set_of_its_words() -> None:
@@ -189,5 +199,6 @@ def test_any_texts_can_be_indexed_and_searched(texts: list[str], query: str, top
     index = Bm25.build(texts)
     scores, ids = index.neighbours([query], top_k)
     _check_row(scores[0], ids[0], _twin(texts, query) if texts else [])
-    kept = ids[0] >= 0
-    assert index.scores(query, ids[0])[kept].tolist() == scores[0][kept].tolist()
+    if texts:
+        alike = index.neighbours([texts[0]], top_k)
+        assert index.neighbours_of(np.array([0]), top_k).ids.tolist() == alike.ids.tolist()

@@ -8,12 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nextlong.budgeting import Allocation, allocate_exact, allocate_paper, negatives_per_chunk, num_candidates
+from nextlong.budgeting import (
+    Allocation,
+    ChunkFacts,
+    allocate_exact,
+    allocate_paper,
+    negatives_per_chunk,
+    num_candidates,
+)
 from nextlong.mining import Candidates
 
 
 def _candidates(*ids: int) -> Candidates:
-    return Candidates(-1, np.array(ids, np.int64), np.linspace(0.9, 0.1, len(ids)).astype(np.float32))
+    return Candidates(
+        -1, np.array(ids, np.int64), np.linspace(0.9, 0.1, len(ids)).astype(np.float32), np.arange(len(ids))
+    )
 
 
 def _each(function: Callable[[int], int]) -> Callable[[Any], Any]:
@@ -26,8 +35,7 @@ def _exact(
     return allocate_exact(
         meta,
         candidates,
-        num_tokens=_each(tokens.__getitem__),
-        text_hashes=_each(lambda chunk: chunk),
+        facts=ChunkFacts(_each(tokens.__getitem__), _each(lambda chunk: chunk)),
         target_length_tokens=target,
         max_meta_ratio=ratio,
     )
@@ -92,8 +100,7 @@ def test_a_copy_of_a_negative_does_not_enter_twice() -> None:
     allocation = allocate_exact(
         0,
         [_candidates(1, 2, 3)],
-        num_tokens=_each(lambda _: 10),
-        text_hashes=_each({1: 7, 2: 7, 3: 8}.__getitem__),
+        facts=ChunkFacts(_each(lambda _: 10), _each({1: 7, 2: 7, 3: 8}.__getitem__)),
         target_length_tokens=20,
         max_meta_ratio=1.0,
     )
@@ -132,8 +139,7 @@ def test_the_papers_budget_takes_k_each_and_drops_what_falls_short() -> None:
             20,
             [_candidates(1, 2, 3), _candidates(2, 3, 4)],
             2,
-            num_tokens=_each(lambda _: 10),
-            text_hashes=_each(lambda chunk: chunk),
+            facts=ChunkFacts(_each(lambda _: 10), _each(lambda chunk: chunk)),
             target_length_tokens=target,
         )
 

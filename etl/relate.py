@@ -1,0 +1,121 @@
+"""Stage mine of the methods compared with: documents in, their nearest documents (knn, iclm) or keywords (quest) out.
+
+Standard looks up nothing. Parts follow those of the chunk stage.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from etl.draw import all_documents
+from etl.engine import Engine
+from etl.index import open_retriever
+from etl.job import Job, document_candidates
+from etl.lookup import document_texts, loaded
+from etl.parts import Part, PartResult, write_table
+from etl.schemas import DOCUMENT_NEIGHBOURS, KEYWORDS
+from etl.work import StageFolder
+from nextlong.accounting import Account
+from nextlong.config import Synthesis
+from nextlong.keywords import QueryModel, keywords, load_stop_phrases
+from nextlong.retrieval import Retriever
+
+_DOCUMENTS_A_PART = 4096
+_QUERIES_AT_ONCE = 256
+
+
+def run(job: Job, engine: Engine) -> dict[str, Any]:
+    """Write what the recipe's strategy knows of every document with tokens; returns the manifest."""
+    stage = job.work.start("mine")
+    if stage.settings.get("skipped"):
+        return stage.finish([], values=stage.settings)
+    parts = _keyword_parts(job, stage) if job.recipe.synthesis.strategy == "quest" else _neighbour_parts(job, stage)
+    return stage.finish(engine.run(parts, doing="relate documents", unit="document"))
+
+
+def _neighbour_parts(job: Job, stage: StageFolder) -> list[Part]:
+    documents = all_documents(job.work["chunk"])
+    doc_ids = documents.loc[documents["num_tokens"] > 0, "doc_id"].to_numpy(np.int64)
+    return [
+        stage.part(
+            number,
+            _neighbour_part,
+            weight=min(_DOCUMENTS_A_PART, len(doc_ids) - first),
+            doc_ids=doc_ids,
+            first=first,
+            num_candidates=document_candidates(job.recipe),
+            open_retriever=partial(open_retriever, job.work["index"], job.work["embed"]),
+        )
+        for number, first in enumerate(range(0, len(doc_ids), _DOCUMENTS_A_PART))
+    ]
+
+
+def _neighbour_part(
+    folder: Path,
+    name: str,
+    *,
+    doc_ids: NDArray[np.int64],
+    first: int,
+    num_candidates: int,
+    open_retriever: Callable[[], Retriever],
+) -> PartResult:
+    """Documents are indexed under their place in doc_ids."""
+    account, ids, scores = Account(), [], []
+    places = np.arange(first, min(first + _DOCUMENTS_A_PART, len(doc_ids)))
+    retriever = open_retriever()
+    for start in range(0, len(places), _QUERIES_AT_ONCE):
+        queries = places[start : start + _QUERIES_AT_ONCE]
+        found = retriever.neighbours_of(queries, num_candidates + 1)
+        for query, row_scores, row_ids in zip(queries.tolist(), *found, strict=True):
+            others = np.flatnonzero((row_ids >= 0) & (row_ids != query))[:num_candidates]
+            ids.append(doc_ids[row_ids[others]])
+            scores.append(row_scores[others])
+    offsets = np.cumsum([0, *map(len, ids)], dtype=np.int32)
+    lists = [pa.ListArray.from_arrays(offsets, np.concatenate(values)) for values in (ids, scores)]
+    write_table(folder / f"{name}.parquet", pa.table([doc_ids[places], *lists], schema=DOCUMENT_NEIGHBOURS))
+    account.add("documents", read=len(places), kept=len(places))
+    account.add("neighbours", read=int(offsets[-1]), kept=int(offsets[-1]))
+    return PartResult(files=[f"{name}.parquet"], rows=len(places), account=account)
+
+
+def _keyword_parts(job: Job, stage: StageFolder) -> list[Part]:
+    return [
+        stage.part(number, _keyword_part, weight=rows, chunks=path, synthesis=job.recipe.synthesis)
+        for number, (path, rows) in enumerate(job.work["chunk"].tables())
+    ]
+
+
+def _keyword_part(folder: Path, name: str, *, chunks: Path, synthesis: Synthesis) -> PartResult:
+    stop_phrases = load_stop_phrases(synthesis.keyword_stop_phrases)
+    folder_of_model = synthesis.query_model
+    model = loaded(lambda: QueryModel.load(folder_of_model), "queries", folder_of_model) if folder_of_model else None
+    doc_ids, found = [], []
+    for doc_id, text in document_texts(chunks):
+        source = "\n".join(model.queries(text)) if model else text
+        doc_ids.append(doc_id)
+        found.append(keywords(source, min_score=synthesis.keyword_min_score, stop_phrases=stop_phrases))
+    table = pa.table([doc_ids, found], schema=KEYWORDS)
+    write_table(folder / f"{name}.parquet", table)
+    account = Account()
+    account.add("documents", read=len(doc_ids), kept=len(doc_ids))
+    account.note("documents_without_keyword", sum(not each for each in found))
+    return PartResult(files=[f"{name}.parquet"], rows=len(doc_ids), account=account)
+
+
+def read_neighbours(mine: StageFolder) -> pa.Table:
+    """The neighbours of all documents of a finished stage (columns of schemas.DOCUMENT_NEIGHBOURS)."""
+    tables = [pq.read_table(path) for path, _ in mine.tables()]
+    return pa.concat_tables([DOCUMENT_NEIGHBOURS.empty_table(), *tables])
+
+
+def read_keywords(mine: StageFolder) -> dict[int, list[str]]:
+    """The keywords of all documents of a finished stage, by doc_id."""
+    tables = [KEYWORDS.empty_table(), *[pq.read_table(path) for path, _ in mine.tables()]]
+    table = pa.concat_tables(tables)
+    return dict(zip(table["doc_id"].to_pylist(), table["keywords"].to_pylist(), strict=True))
