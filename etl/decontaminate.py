@@ -40,7 +40,7 @@ def fingerprint_settings(settings: Decontamination, files: Sequence[InputFile]) 
     if not settings.path:
         return {}
     with _own_names():
-        facts = {"files": identify(files), "text": settings.text, "ngram_words": settings.ngram_words}
+        facts = {"files": identify(files), "text": settings.columns, "ngram_words": settings.ngram_words}
     return {"decontamination": facts}
 
 
@@ -80,7 +80,7 @@ def load(folder: Path, name: str, fingerprint: str, settings: Decontamination) -
 
 def _texts(file: InputFile, settings: Decontamination) -> Iterator[str]:
     """The texts of a file, each column in turn; a text file is one text, whatever the columns are called."""
-    for column in settings.text[:1] if file.format == "text" else settings.text:
+    for column in settings.columns[:1] if file.format == "text" else settings.columns:
         wanted = Input(path=settings.path, text=column)
         for split in plan_splits(wanted, [file]):
             for read in read_tables(split, wanted):

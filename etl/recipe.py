@@ -1,6 +1,7 @@
 """A recipe: YAML, command line and dataclass are one thing; it states only what differs from the defaults."""
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,18 @@ import yaml
 from etl.inputs import Input
 from nextlong.config import Chunking, Decontamination, Embedding, Indexing, Mining, Packing, Synthesis
 from nextlong.errors import UserError
+
+
+_TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "list": "a list",
+    "list[int]": "a list of whole numbers",
+    "list[str]": "a list of texts",
+    "NoneType": "null",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,7 +104,22 @@ def parse_recipe(parser: Any, arguments: list[str]) -> Recipe:
     except UserError:
         raise
     except (ArgumentError, ValueError, TypeError) as error:
-        raise UserError(f"the recipe is not valid: {' '.join(str(error).split())}") from error
+        raise UserError(f"the recipe is not valid: {_in_a_sentence(str(error))}") from error
+
+
+def _in_a_sentence(message: str) -> str:
+    """What jsonargparse says of a value, with the valid ones and without Python's names of types."""
+    message = " ".join(message.split())
+    found = re.match(r'Parser key "([^"]+)": (.*) (?:Got value|Given value): (.*)', message)
+    if not found:
+        return message
+    name, expected, value = found.groups()
+    types = re.findall(r"Literal\[[^]]*\]|list\[\w+\]|<class '\w+'>|NoneType", expected.partition(" Errors: ")[0])
+    words = []
+    for each in dict.fromkeys(types):
+        valid = re.findall(r"'([^']+)'", each)
+        words.append(f"one of {', '.join(valid)}" if "Literal" in each else _TYPES.get((valid or [each])[0], each))
+    return f"{name} is {value}, but it must be {' or '.join(dict.fromkeys(words))}." if words else message
 
 
 def _fields() -> set[str]:

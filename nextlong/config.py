@@ -223,17 +223,23 @@ class Synthesis:
 class Decontamination:
     """Which evaluation texts no document may share an n-gram with."""
 
-    path: list[str] = dataclasses.field(default_factory=list)
+    path: str | list[str] = dataclasses.field(default_factory=list)
     """Files, globs, folders or fsspec URLs of evaluation texts (parquet, jsonl, text); empty: nothing is compared."""
-    text: list[str] = dataclasses.field(default_factory=lambda: ["text"])
+    text: str | list[str] = "text"
     """Columns with the evaluation texts; a text file is one text."""
     ngram_words: int = 13
     """A document that shares so many consecutive words with an evaluation text is dropped."""
 
     def __post_init__(self) -> None:
-        require(all(self.path), "decontamination.path", self.path, "addresses of files")
-        require(bool(self.text) and all(self.text), "decontamination.text", self.text, "names of columns")
+        empty_addresses = isinstance(self.path, list) and not all(self.path)
+        require(not empty_addresses, "decontamination.path", self.path, "addresses of files")
+        require(bool(self.columns) and all(self.columns), "decontamination.text", self.text, "names of columns")
         require(self.ngram_words >= 1, "decontamination.ngram_words", self.ngram_words, "at least 1")
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns with evaluation texts as a list."""
+        return [self.text] if isinstance(self.text, str) else self.text
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -95,6 +95,14 @@ def test_mistakes_end_in_one_sentence(recipe_file: Path) -> None:
         (["run", recipe_file, "--workers", "-1"], "--workers is -1"),
         (["run", recipe_file, "--scheduler", "tcp://127.0.0.1:9"], "no Dask scheduler answers at tcp://127.0.0.1:9"),
         (["run"], "needs a RECIPE.yaml"),
+        (["run", recipe_file, "--synthesis.strategy", "nxtlong"], "one of nextlong, standard, knn, iclm, quest."),
+        (["run", recipe_file, "--synthesis.negatives", "best"], "one of top, random, random_candidates, tail, se"),
+        (["run", recipe_file, "--mining.retrieval", "faiss"], "mining.retrieval is faiss, but it must be one of embed"),
+        (["run", recipe_file, "--synthesis.target_length_tokens", "64K"], "a whole number or a list of whole numbers."),
+        (["run", recipe_file, "--embedding.model", "null"], "embedding.model is not set, but synthesis.strategy=nextl"),
+        (["compare", recipe_file, "--strategies", "nextlong", "best"], "among nextlong, nextlong-paper, nextlong-ran"),
+        (["compare", recipe_file, "--strategies", "knn", "knn"], "names 'knn' twice"),
+        (["compare", recipe_file, "--reuse", "x"], "--reuse"),
         (["peek", "nowhere"], "is no work folder"),
     ]:
         ran = nextlong(*arguments, status=2)
@@ -104,7 +112,7 @@ def test_mistakes_end_in_one_sentence(recipe_file: Path) -> None:
 
 def test_help_has_an_example_for_every_verb() -> None:
     assert "nextlong demo" in nextlong("--help").stdout
-    for verb in ("demo", "run", "peek", "clean"):
+    for verb in ("demo", "run", "compare", "peek", "clean"):
         text = nextlong(verb, "--help").stdout
         assert f"Example: nextlong {verb}" in text
         assert len(text.splitlines()) < 40

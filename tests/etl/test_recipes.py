@@ -106,7 +106,7 @@ def test_a_recipe_states_only_what_differs_from_the_defaults(path: Path) -> None
 def test_the_defaults_are_seen_through_sections() -> None:
     defaults = _defaults(Recipe)
     assert defaults["chunking.granularity_chars"] == 2048
-    assert defaults["decontamination.text"] == ["text"]
+    assert defaults["decontamination.text"] == "text"
     assert defaults["synthesis.target_length_tokens"] is defaults["tokenizer"] is dataclasses.MISSING
 
 
