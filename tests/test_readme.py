@@ -63,16 +63,22 @@ def test_the_recipe_is_valid(tmp_path: Path) -> None:
 
 def test_the_commands_run(demo: tuple[Path, str], tmp_path: Path) -> None:
     """On the demo's recipe and folder, which stand for the reader's own."""
-    commands = [line.split("#")[0].split() for block in _blocks("sh") for line in block.splitlines()]
-    commands = [command for command in commands if command and command[0] == "nextlong"]
-    assert len(commands) >= 5
+    text = "".join(_blocks("sh")).replace("\\\n", " ")
+    commands = [line.split("#")[0].split() for line in text.splitlines()]
+    commands = [command for command in commands if command and command[0] == "nextlong" and command[1] != "demo"]
+    assert len(commands) >= 6
     recipe = (demo[0] / "demo" / "recipe.yaml").read_text()
-    (tmp_path / "recipe.yaml").write_text(recipe)
+    (tmp_path / "small").mkdir()
+    for path in (tmp_path / "recipe.yaml", tmp_path / "small" / "recipe.yaml"):
+        path.write_text(recipe.replace(str(demo[0] / "demo" / "work"), str(path.parent / "work")))
     os.symlink(demo[0] / "demo" / "work", tmp_path / "work")
     for command in commands:
-        arguments = command[1:] + (["--workers", "0"] if command[1] == "run" else [])
+        arguments = command[1:] + (["--workers", "0"] if command[1] in ("run", "compare") else [])
+        if command[1] == "compare":  # of so small a corpus
+            arguments += ["--synthesis.target_length_tokens", "2048", "--synthesis.num_samples", "3"]
         ran = subprocess.run(
             [sys.executable, "-m", "etl.cli", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=200
         )
         assert ran.returncode == 0, (command, ran.stderr)
+        assert command[1] != "compare" or len(re.findall(r"^\S+ +3  ", ran.stdout, re.M)) == 10, ran.stdout
     assert (tmp_path / "work-2" / "7-packed" / "manifest.json").is_file()
