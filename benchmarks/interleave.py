@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import medians, report
-from etl.allocate import Draw, plan
+from etl.allocate import Draw, Planner
 from etl.interleave import fill
 from etl.lookup import ChunkStore, TokenFiles
 from etl.mine import CorpusMeans
@@ -38,28 +38,33 @@ def main() -> None:
         rng.integers(0, 50_000, offsets[-1]).astype("<u4").tofile(path)
         hashes = np.arange(options.num_chunks, dtype=np.uint64)
         store = ChunkStore(offsets, hashes, TokenFiles([path], [int(offsets[-1])]))
-        draws, candidates = [], {}
+        draws, candidates, ranks = [], {}, np.arange(512)
         for number in range(options.num_documents):
             first = int(rng.integers(0, options.num_chunks - options.meta_chunks))
             tokens = int(offsets[first + options.meta_chunks] - offsets[first])
             draws.append(Draw(number, number, str(number), "", first, options.meta_chunks, tokens * 4, tokens))
             for chunk in range(first, first + options.meta_chunks):
                 ids = rng.choice(options.num_chunks, 512, replace=False)
-                candidates[chunk] = Candidates(chunk, ids, np.sort(rng.random(512).astype(np.float32))[::-1])
-        synthesis = Synthesis(target_length_tokens=options.target)
-        means = CorpusMeans(4.4, MEAN_TOKENS)
+                candidates[chunk] = Candidates(chunk, ids, np.sort(rng.random(512).astype(np.float32))[::-1], ranks)
+        planner = Planner(
+            store=store,
+            means=CorpusMeans(4.4, MEAN_TOKENS),
+            synthesis=Synthesis(target_length_tokens=options.target),
+            chunking=Chunking(),
+            target_length_tokens=options.target,
+        )
 
         def ours() -> None:
-            pack_table(fill(plan(draws, candidates, store, means, synthesis, Chunking()), store), 1, options.target)
+            pack_table(fill(planner.plan(draws, candidates), store)[0], 1, options.target)
 
-        plans = plan(draws, candidates, store, means, synthesis, Chunking())
+        plans = planner.plan(draws, candidates)
         segments = [segment for row in plans["segments"].to_pylist() for segment in row]
         reads = [segment["chunk_id"] for segment in segments], [each["end"] - each["start"] for each in segments]
         seconds = medians(
             {
                 "ours": ours,
                 "positioned reads of the same tokens alone": lambda: store.read_tokens(*reads),
-                "our plan alone": lambda: plan(draws, candidates, store, means, synthesis, Chunking()),
+                "our plan alone": lambda: planner.plan(draws, candidates),
                 "our fill alone": lambda: fill(plans, store),
             },
             options.repeats,

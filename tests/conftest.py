@@ -133,6 +133,29 @@ def build_model(folder: Path, dimensions: int = 32, seed: int = 0) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def query_folder(shared: Path) -> Path:
+    """A T5 of random weights with a tokenizer of whole words, as save_pretrained writes them."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+
+    folder = shared / "doc2query"
+    words = ["<pad>", "</s>", "<unk>", *"water cycle rain cloud river sun heat what is how does why warm solar".split()]
+    fast = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}, unk_token="<unk>"))
+    fast.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=fast, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", padding_side="right"
+    )
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2, "vocab_size": len(words)}
+    config = T5Config(**sizes, decoder_start_token_id=0, pad_token_id=0, eos_token_id=1, initializer_factor=5.0)
+    T5ForConditionalGeneration(config).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def make_recipe(tmp_path: Path, corpus_file: Path, tokenizer_file: Path, model_folder: Path) -> Callable[..., Recipe]:
     """A recipe on the small corpus; sections are given as dicts: make_recipe("name", synthesis={"seed": 1})."""

@@ -1,6 +1,7 @@
 """The chain gives, long document for long document, what a slow and obvious program gives."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from etl.lookup import embedding_store
 from etl.recipe import Recipe
 from etl.work import Work
 from nextlong.bm25 import Bm25
-from nextlong.keywords import keywords, load_stop_phrases
+from nextlong.keywords import QueryModel, keywords, load_stop_phrases
 from nextlong.sampling import STAGE_DRAW, STAGE_POSITION
 from tests import reference
 from tests.conftest import TARGET
@@ -126,6 +127,38 @@ def test_windows_by_shared_words_equal_those_of_the_twin(make_recipe: MakeRecipe
     assert not list((work.path / "3-embeddings").glob("*.npy"))
     expected = _windows(recipe, work)
     assert len(expected) > 3
+    _check_documents(table(work, "interleave").to_pylist(), expected)
+
+
+def test_keywords_of_generated_queries_and_own_stop_phrases(
+    make_recipe: MakeRecipe, tmp_path: Path, query_folder: Path
+) -> None:
+    """quest with a doc2query model on disk: the documents share what its queries name, less the phrases of a file."""
+    words = ["water cycle", "river rain", "sun heat", "warm cloud"]
+    texts = [f"{words[n % 4]} is {words[n // 4]}. " * 30 for n in range(16)]
+    path = tmp_path / "weather.parquet"
+    pq.write_table(pa.table({"id": [f"doc-{n}" for n in range(16)], "text": texts}), path)
+    queries = QueryModel.load(str(query_folder))
+    every = {
+        n: keywords("\n".join(queries.queries(text)), min_score=1, stop_phrases=frozenset())
+        for n, text in enumerate(texts)
+    }
+    often = max(sorted({each for found in every.values() for each in found}), key=lambda each: str(every).count(each))
+    (tmp_path / "stop.txt").write_text(f"# one a line\n{often}\n")
+    synthesis = {
+        "strategy": "quest",
+        "target_length_tokens": 300,
+        "query_model": str(query_folder),
+        "keyword_min_score": 1.0,
+        "keyword_stop_phrases": str(tmp_path / "stop.txt"),
+    }
+    recipe = make_recipe(input={"path": str(path), "source": None}, synthesis=synthesis)
+    work, _ = run(recipe)
+    found = {row["doc_id"]: row["keywords"] for row in table(work, "mine").to_pylist()}
+    assert any(often in each for each in every.values())
+    assert found == {doc_id: [each for each in listed if each != often] for doc_id, listed in every.items()}
+    expected = reference.concatenated(**_corpus(recipe, work), synthesis=recipe.synthesis, keywords=found)
+    assert len(expected) > 0
     _check_documents(table(work, "interleave").to_pylist(), expected)
 
 

@@ -145,29 +145,6 @@ def test_stop_phrases_that_cannot_be_read_are_the_users_error(tmp_path: Path) ->
 
 
 @pytest.fixture(scope="module")
-def query_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A T5 of random weights with a tokenizer of whole words, as save_pretrained writes them."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
-
-    folder = tmp_path_factory.mktemp("doc2query")
-    words = ["<pad>", "</s>", "<unk>", *"water cycle rain cloud river sun heat what is how does why warm solar".split()]
-    fast = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}, unk_token="<unk>"))
-    fast.pre_tokenizer = pre_tokenizers.Whitespace()
-    fast.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=fast, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", padding_side="right"
-    )
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2, "vocab_size": len(words)}
-    config = T5Config(**sizes, decoder_start_token_id=0, pad_token_id=0, eos_token_id=1, initializer_factor=5.0)
-    T5ForConditionalGeneration(config).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def query_model(query_folder: Path) -> QueryModel:
     return QueryModel.load(str(query_folder))
 
