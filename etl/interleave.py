@@ -165,7 +165,7 @@ def _write(
 
 
 def _meta_chunks_lost(account: Account) -> dict[str, float]:
-    """The share of the meta-chunks that truncation cuts off: about a third with budget=paper, none with exact."""
+    """The share of the meta-chunks that truncation cuts off: with budget=paper up to a third, none with exact."""
     placed, lost = account.notes["meta_chunks"], account.notes["meta_chunks_lost_to_truncation"]
     return {"meta_chunks_lost_ratio": round(lost / (placed + lost), 6)} if placed else {}
 
