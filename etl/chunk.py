@@ -24,7 +24,7 @@ from nextlong.accounting import Account
 from nextlong.chunking import Chunks, chunk_document, text_hashes
 from nextlong.config import Chunking
 from nextlong.errors import UserError
-from nextlong.tokenizing import TokenIds, Tokenizer, chunk_documents_by_tokens
+from nextlong.tokenizing import TokenIds, Tokenizer, chunk_documents_by_tokens, resolve_tokenizer
 
 
 class ChunkedPart(NamedTuple):
@@ -133,7 +133,7 @@ def _cut(texts: Sequence[str], tokenizer: Tokenizer, chunking: Chunking) -> list
 
 
 def _tokenizer(name: str) -> Tokenizer:
-    return loaded(lambda: Tokenizer.load(name), "tokenizer", name)
+    return loaded(lambda: Tokenizer.load(name), "tokenizer", name, of=[resolve_tokenizer(name)])
 
 
 def _cut_part(folder: Path, name: str, *, documents: Path, tokenizer_file: Path, chunking: Chunking) -> PartResult:

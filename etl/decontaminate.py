@@ -68,14 +68,14 @@ def warn_of_short(files: Sequence[InputFile], num_short: Sequence[int], settings
             )
 
 
-def load(folder: Path, name: str, fingerprint: str, settings: Decontamination) -> EvaluationNgrams:
+def load(folder: Path, name: str, settings: Decontamination) -> EvaluationNgrams:
     """The n-grams that `collect_part` wrote, memory-mapped once a process."""
+    paths = [folder / f"{name}.{each}.npy" for each in ("hashes", "files")]
 
     def mapped() -> EvaluationNgrams:
-        hashes, files = (np.load(folder / f"{name}.{each}.npy", mmap_mode="r") for each in ("hashes", "files"))
-        return EvaluationNgrams(settings.ngram_words, np.asarray(hashes), np.asarray(files))
+        return EvaluationNgrams(settings.ngram_words, *[np.asarray(np.load(path, mmap_mode="r")) for path in paths])
 
-    return loaded(mapped, "evaluation", folder, fingerprint)
+    return loaded(mapped, "evaluation", folder, settings.ngram_words, of=paths)
 
 
 def _texts(file: InputFile, settings: Decontamination) -> Iterator[str]:

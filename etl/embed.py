@@ -16,6 +16,7 @@ from etl.schemas import embeddings, to_frame
 from nextlong.accounting import Account
 from nextlong.config import Embedding
 from nextlong.embedding import Embedder
+from nextlong.model_folder import find_onnx
 
 
 def embed_partition(chunks: pd.DataFrame, *, model_folder: Path, embedding: Embedding) -> pd.DataFrame:
@@ -48,7 +49,8 @@ def run(job: Job, engine: Engine) -> dict[str, Any]:
 
 
 def loaded_embedder(folder: Path, embedding: Embedding) -> Embedder:
-    return loaded(lambda: Embedder.load(folder, embedding), "embedder", folder, embedding)
+    files = [find_onnx(folder, embedding.file), folder / "tokenizer.json"]
+    return loaded(lambda: Embedder.load(folder, embedding), "embedder", folder, embedding, of=files)
 
 
 def _embed_part(folder: Path, name: str, *, chunks: Path, model_folder: Path, embedding: Embedding) -> PartResult:

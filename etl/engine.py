@@ -6,8 +6,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import dask
 from tqdm.auto import tqdm
@@ -17,6 +17,7 @@ from nextlong.errors import UserError
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 _TASKS_A_THREAD = 4  # enough that no worker waits; the scheduler never holds more than this, whatever the corpus
 _DASHBOARD = "127.0.0.1:0"  # any free port, for this machine alone
 _WORKER_SETTINGS = {
@@ -42,67 +43,84 @@ class Engine:
         self._progress = progress
 
     def run(self, parts: Sequence[Part], *, doing: str, unit: str) -> list[dict[str, Any]]:
-        """The markers of all parts, in their order; finished ones are not run again.
+        """The markers of all parts, in their order; finished ones are compared with their checksums, and not run again.
 
         An error in one part lets the others finish. Then UserError for a user's mistake, else StageFailed.
         """
-        markers = {part.name: marker for part in parts if (marker := finished(part))}
-        missing = [part for part in parts if part.name not in markers]
-        total = sum(part.weight for part in parts)
-        if markers:
-            log.info("%s: %d of %d parts are there from an earlier run", doing, len(markers), len(parts))
-        bar = tqdm(
+        is_there = [finished(part) is not None for part in parts]
+        if any(is_there):
+            log.info("%s: %d of %d parts are there from an earlier run", doing, sum(is_there), len(parts))
+        weights = [part.weight for part in parts]
+        done = sum(weight for weight, there in zip(weights, is_there, strict=True) if there)
+        names = [f"{part.folder.name}-{part.name}" for part in parts]
+        markers: list[dict[str, Any]] = [{}] * len(parts)
+        with self._bar(doing, unit, total=sum(weights), initial=done, hidden=all(is_there)) as bar:
+            for place, outcome in self._completed(perform, parts, names):
+                if isinstance(outcome, Exception):  # the worker died four times on it, or the cluster went away
+                    outcome = {"part": parts[place].name, "error": describe(outcome), "is_users": False}
+                markers[place] = outcome
+                bar.update(0 if is_there[place] else weights[place])
+                if "error" in outcome:
+                    log.error("%s, %s: %s", doing, outcome["part"], outcome["error"])
+        _raise(doing, [marker for marker in markers if "error" in marker], len(parts))
+        return markers
+
+    def map(self, function: Callable[[Any], T], items: Sequence[Any], *, doing: str, unit: str) -> list[T]:
+        """The results of a function that writes nothing, in the order of the items; raises what it raised."""
+        results: dict[int, Any] = {}
+        with self._bar(doing, unit, total=len(items)) as bar:
+            for place, outcome in self._completed(function, items, [doing.replace(" ", "-")] * len(items)):
+                if isinstance(outcome, Exception):
+                    raise outcome
+                results[place] = outcome
+                bar.update(1)
+        return [results[place] for place in range(len(items))]
+
+    def _bar(self, doing: str, unit: str, *, total: int, initial: int = 0, hidden: bool = False) -> Any:
+        return tqdm(
             total=total,
-            initial=total - sum(part.weight for part in missing),
+            initial=initial,
             desc=doing,
             unit=unit,
             unit_scale=True,
-            disable=not self._progress or not missing,
+            disable=not self._progress or hidden,
             leave=False,
             file=sys.stderr,
         )
-        errors = []
-        with bar:
-            for part, marker in self._completed(missing):
-                bar.update(part.weight)
-                markers[part.name] = marker
-                if "error" in marker:
-                    errors.append(marker)
-                    log.error("%s, %s: %s", doing, part.name, marker["error"])
-        _raise(doing, errors, len(parts))
-        return [markers[part.name] for part in parts]
 
-    def _completed(self, parts: Sequence[Part]) -> Iterator[tuple[Part, dict[str, Any]]]:
+    def _completed(
+        self, function: Callable[[Any], Any], items: Sequence[Any], names: Sequence[str]
+    ) -> Iterator[tuple[int, Any]]:
+        """(place of an item, result or exception), as they come; a few tasks a thread are with the scheduler."""
         client = self._client
         if client is None:
-            yield from ((part, perform(part)) for part in parts)
+            yield from ((place, function(item)) for place, item in enumerate(items))
             return
         from distributed import as_completed
 
-        by_key = {f"{part.folder.name}-{part.name}-{time.monotonic_ns()}": part for part in parts}
+        by_key = {f"{name}-{place}-{time.monotonic_ns()}": place for place, name in enumerate(names)}
         waiting = list(reversed(by_key))
         window = _TASKS_A_THREAD * max(1, sum(client.nthreads().values()))
 
         def submit() -> Any:
             key = waiting.pop()
-            return client.submit(perform, by_key[key], key=key, pure=False)
+            return client.submit(function, items[by_key[key]], key=key, pure=False)
 
         running: Any = as_completed([submit() for _ in range(min(window, len(waiting)))])
         try:
             for future in running:
-                yield by_key[future.key], self._result(future, by_key[future.key])
+                yield by_key[future.key], self._result(future)
                 if waiting:
                     running.add(submit())
         finally:
             client.cancel(list(running.futures))
 
     @staticmethod
-    def _result(future: Any, part: Part) -> dict[str, Any]:
+    def _result(future: Any) -> Any:
         try:
-            marker: dict[str, Any] = future.result()
-            return marker
-        except Exception as error:  # the worker died four times on it, or the cluster went away
-            return {"part": part.name, "error": describe(error), "is_users": False}
+            return future.result()
+        except Exception as error:
+            return error
 
 
 def _raise(doing: str, errors: list[dict[str, Any]], num_parts: int) -> None:

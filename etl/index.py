@@ -94,7 +94,7 @@ def built(store: RowStore, indexing: Indexing) -> Index:
 def open_retriever(stage: StageFolder, embeddings: StageFolder) -> Retriever:
     """What looks up neighbours in a finished stage, memory-mapped, once a process; embeddings: the stage before."""
     if stage.settings["retrieval"] == "bm25":
-        bm25: Bm25 = loaded(lambda: Bm25.open(stage.path / "bm25"), "bm25", stage.path, stage.fingerprint)
+        bm25: Bm25 = loaded(lambda: Bm25.open(stage.path / "bm25"), "bm25", stage.path, of=[stage.manifest_file])
         return bm25
     is_chunks = stage.settings["units"] == "chunks"
     store = embedding_store(embeddings) if is_chunks else document_vectors_store(stage)
@@ -103,7 +103,7 @@ def open_retriever(stage: StageFolder, embeddings: StageFolder) -> Retriever:
 
 def open_index(stage: StageFolder) -> Index:
     """The index of a finished stage, memory-mapped, once a process."""
-    return loaded(lambda: Index.open(stage.path), "index", stage.path, stage.fingerprint)
+    return loaded(lambda: Index.open(stage.path), "index", stage.path, of=[stage.manifest_file])
 
 
 def _write_vectors(job: Job, stage: StageFolder, engine: Engine) -> list[dict[str, Any]]:

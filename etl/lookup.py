@@ -13,16 +13,20 @@ from numpy.typing import NDArray
 from etl.work import StageFolder
 
 T = TypeVar("T")
-_LOADED: dict[Any, Any] = {}
+_LOADED: dict[Any, tuple[Any, Any]] = {}
 _LOCK = threading.Lock()
 
 
-def loaded(load: Callable[[], T], *key: Any) -> T:
-    """What `load` gives, once a process for a key: models, indexes and stores are shared by a worker's threads."""
+def loaded(load: Callable[[], T], *key: Any, of: Sequence[Path] = ()) -> T:
+    """What `load` gives, once a process for a key: models, indexes and stores are shared by a worker's threads.
+
+    of: the files that it is made of; when one was written again, it is loaded again.
+    """
+    identity = [(stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in map(os.stat, of)]
     with _LOCK:
-        if key not in _LOADED:
-            _LOADED[key] = load()
-        value: T = _LOADED[key]
+        if key not in _LOADED or _LOADED[key][0] != identity:
+            _LOADED[key] = identity, load()
+        value: T = _LOADED[key][1]
         return value
 
 
@@ -154,22 +158,23 @@ def document_texts(chunks: Path) -> Iterator[tuple[int, str]]:
 
 def chunk_store(chunks: StageFolder) -> ChunkStore:
     """The chunk store of a finished stage, opened once a process."""
-    return loaded(lambda: ChunkStore.open(chunks.path, _parts(chunks)), "chunks", chunks.path, chunks.fingerprint)
+    return loaded(
+        lambda: ChunkStore.open(chunks.path, _parts(chunks)), "chunks", chunks.path, of=[chunks.manifest_file]
+    )
 
 
 def embedding_store(embeddings: StageFolder) -> RowStore:
     """The embeddings of a finished stage, opened once a process."""
+    names = [part["part"] for part in _parts(embeddings)]
     return loaded(
-        lambda: RowStore.open(embeddings.path, [part["part"] for part in _parts(embeddings)]),
-        "rows",
-        embeddings.path,
-        embeddings.fingerprint,
+        lambda: RowStore.open(embeddings.path, names), "embeddings", embeddings.path, of=[embeddings.manifest_file]
     )
 
 
 def row_store(stage: StageFolder, names: Sequence[str]) -> RowStore:
     """The arrays of some parts of a stage that need not be finished, opened once a process."""
-    return loaded(lambda: RowStore.open(stage.path, names), "rows", stage.path, stage.fingerprint, tuple(names))
+    files = [stage.path / f"{name}.npy" for name in names]
+    return loaded(lambda: RowStore.open(stage.path, names), "rows", stage.path, tuple(names), of=files)
 
 
 def _parts(folder: StageFolder) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +51,15 @@ class Part:
 
 
 def perform(part: Part) -> dict[str, Any]:
-    """Run a part, or find it finished; returns its marker. Errors come back as {"part", "error", ...}, never raised.
+    """Run a part, or find it finished and whole; returns its marker. Errors come back as {"part", "error", ...}.
 
     An exception would make Dask forget which part failed and cancel the others (a worker's death still does).
     """
     started = time.perf_counter()
     try:
-        marker = finished(part) or _run(part)
+        marker = finished(part)
+        if marker is None or damaged(part.folder, marker["files"]):
+            marker = _run(part)
     except UserError as error:
         return {"part": part.name, "error": str(error), "is_users": True}
     except Exception as error:
@@ -82,6 +84,13 @@ def finished(part: Part) -> dict[str, Any] | None:
         if not path.is_file() or path.stat().st_size != facts["bytes"]:
             return None
     return marker
+
+
+def damaged(folder: Path, files: Mapping[str, dict[str, Any]]) -> list[str]:
+    """The files whose size or checksum is not what was noted when they were written, and those that are gone."""
+    return [
+        name for name, facts in files.items() if not (folder / name).is_file() or file_facts(folder / name) != facts
+    ]
 
 
 def _run(part: Part) -> dict[str, Any]:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from etl import chunk, embed, index, interleave, mine, pack, read
+from etl import chunk, embed, index, interleave, mine, pack, read, verify
 from etl.engine import Engine
 from etl.job import Job, prepare
+from etl.lock import locked
 from etl.parts import read_json, write_json
 from etl.recipe import Recipe, resolved_yaml
 from etl.work import STAGES
@@ -51,8 +52,15 @@ def start(recipe: Recipe, *, reuse: Sequence[Path] = (), command: str = "nextlon
 def run(job: Job, engine: Engine, *, only: str | None = None) -> dict[str, Any]:
     """Run the stages that are not finished yet; returns the summary that summary.json holds.
 
-    only: run this stage alone; those before it must be finished.
+    What an earlier run left and this one reads is compared with its checksums first; what is damaged is made again.
+    only: run this stage alone; those before it must be finished. Raises UserError while another run is at work there.
     """
+    with locked(job.work.path):
+        verify.reopen_damaged(job.work, [only] if only else STAGES, engine)
+        return _run(job, engine, only)
+
+
+def _run(job: Job, engine: Engine, only: str | None) -> dict[str, Any]:
     summary = _previous(job)
     for stage in [only] if only else STAGES:
         before = STAGES[: STAGES.index(stage)]

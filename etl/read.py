@@ -171,7 +171,7 @@ def _collect_ngrams(job: Job, stage: StageFolder, engine: Engine) -> _LoadNgrams
     part = stage.part(0, decontaminate.collect_part, prefix="scan-ngrams", files=files, settings=settings)
     [marker] = engine.run([part], doing="read evaluation texts", unit="part")
     decontaminate.warn_of_short(files, marker["values"]["num_short"], settings)
-    return partial(decontaminate.load, part.folder, part.name, stage.fingerprint, settings)
+    return partial(decontaminate.load, part.folder, part.name, settings)
 
 
 def _scan_part(

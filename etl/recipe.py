@@ -11,7 +11,6 @@ from etl.inputs import Input
 from nextlong.config import Chunking, Decontamination, Embedding, Indexing, Mining, Packing, Synthesis
 from nextlong.errors import UserError
 
-
 _TYPES = {
     "int": "a whole number",
     "float": "a number",

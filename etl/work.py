@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from etl.lock import locked
 from etl.parts import MARKER, Part, leftovers, read_json, share_file, write_json
 from nextlong.accounting import Account
 from nextlong.errors import UserError
@@ -28,6 +29,16 @@ FORMAT_VERSIONS = dict.fromkeys(STAGES, 1) | {"index": 2, "mine": 2, "interleave
 """Raised when a stage's code gives other bytes for the same settings."""
 SCRATCH = {"read": "scan", "chunk": "cut", "index": "trained", "interleave": "plan"}
 """Parts that only a later pass of the same stage reads."""
+READS = {
+    "read": (),
+    "chunk": ("read",),
+    "embed": ("chunk",),
+    "index": ("chunk", "embed"),
+    "mine": ("chunk", "embed", "index"),
+    "interleave": ("chunk", "mine"),
+    "pack": ("interleave",),
+}
+"""Of each stage those whose files it reads."""
 RECIPE_FILE = "recipe.resolved.yaml"
 
 
@@ -55,9 +66,14 @@ class StageFolder:
             weight=weight,
         )
 
+    @property
+    def manifest_file(self) -> Path:
+        """Says that the stage is finished, and what it holds."""
+        return self.path / "manifest.json"
+
     def manifest(self) -> dict[str, Any] | None:
         """What a finished stage holds; None while it is not finished."""
-        manifest = read_json(self.path / "manifest.json")
+        manifest = read_json(self.manifest_file)
         return manifest if manifest is not None and manifest["fingerprint"] == self.fingerprint else None
 
     def tables(self, prefix: str | None = None) -> list[tuple[Path, int]]:
@@ -99,10 +115,22 @@ class StageFolder:
             "files": files or {},
             "parts": [{name: marker[name] for name in ("part", "rows", "files", "values")} for marker in markers],
         }
-        write_json(self.path / "manifest.json", manifest)
+        write_json(self.manifest_file, manifest)
         for path in self.scratch():
             path.unlink(missing_ok=True)
         return manifest
+
+    def files(self) -> dict[str, dict[str, Any]]:
+        """The files of the finished stage by name, with size and sha256."""
+        manifest = self.manifest() or {"files": {}, "parts": []}
+        files: dict[str, dict[str, Any]] = dict(manifest["files"])
+        for part in manifest["parts"]:
+            files |= part["files"]
+        return files
+
+    def reopen(self) -> None:
+        """Call the stage unfinished, so that the next run makes again what is damaged in it."""
+        self.manifest_file.unlink(missing_ok=True)
 
     def scratch(self) -> list[Path]:
         """Files of an earlier pass that a finished stage does not read again."""
@@ -164,9 +192,10 @@ class Work:
             if known is not None and has_parts and known["fingerprint"] != stage.fingerprint:
                 raise UserError(self._differs(stage, known["settings"], command))
         self.path.mkdir(parents=True, exist_ok=True)
-        (self.path / RECIPE_FILE).write_text(recipe_yaml)
-        for path in leftovers(self.path):
-            path.unlink(missing_ok=True)
+        with locked(self.path):
+            (self.path / RECIPE_FILE).write_text(recipe_yaml)
+            for path in leftovers(self.path):
+                path.unlink(missing_ok=True)
 
     def start(self, stage: str) -> StageFolder:
         """Note in the stage's folder whose it is, before its first part is written."""
@@ -217,15 +246,16 @@ def _link_folder(source: Path, target: Path) -> None:
 def clean(path: Path, first_stage: str | None = None) -> list[Path]:
     """Delete temporary files and finished passes of a work folder, and its stages from `first_stage` on."""
     work = Work.open(path)
-    removed = leftovers(path)
-    for stage, folder in work.stages.items():
-        if first_stage is not None and STAGES.index(stage) >= STAGES.index(first_stage):
-            removed.append(folder.path)
-        else:
-            removed += folder.scratch()
-    for found in removed:
-        if found.is_dir():
-            shutil.rmtree(found)
-        else:
-            found.unlink(missing_ok=True)
+    with locked(path):
+        removed = leftovers(path)
+        for stage, folder in work.stages.items():
+            if first_stage is not None and STAGES.index(stage) >= STAGES.index(first_stage):
+                removed.append(folder.path)
+            else:
+                removed += folder.scratch()
+        for found in removed:
+            if found.is_dir():
+                shutil.rmtree(found)
+            else:
+                found.unlink(missing_ok=True)
     return removed

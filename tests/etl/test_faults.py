@@ -1,0 +1,131 @@
+"""Whatever is killed, damaged or started twice: one clear report, and a rerun ends with the undisturbed bytes."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from etl import pipeline
+from etl.engine import Engine
+from etl.lock import locked
+from etl.parts import MARKER
+from etl.recipe import Recipe, resolved_yaml
+from etl.verify import damaged_files
+from etl.work import FOLDERS, STAGES, Work
+from nextlong.errors import UserError
+from tests.etl.test_cli import NEXTLONG, nextlong
+from tests.etl.test_pipeline import data_files, run
+
+MakeRecipe = Callable[..., Recipe]
+
+
+@pytest.fixture
+def undisturbed(make_recipe: MakeRecipe) -> dict[str, str]:
+    return data_files(run(make_recipe("undisturbed"))[0])
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def _truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+_DATA = {"read": "*.parquet", "chunk": "*.tokens", "embed": "*.npy", "index": "*.faiss", "mine": "*.parquet"}
+
+
+@pytest.mark.parametrize("spoil", [_flip, _truncate, Path.unlink], ids=["flipped bit", "truncated", "gone"])
+def test_a_damaged_file_is_found_before_use_and_made_again(
+    make_recipe: MakeRecipe,
+    undisturbed: dict[str, str],
+    spoil: Callable[[Path], object],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    work, _ = run(make_recipe())
+    for stage, pattern in _DATA.items():
+        victim = sorted((work.path / FOLDERS[stage]).glob(pattern))[-1]
+        spoil(victim)
+        later = STAGES[STAGES.index(stage) + 1]
+        readers = [later, "interleave"] if stage == "mine" else [later]
+        for reader in readers:
+            work[reader].reopen()
+            for marker in work[reader].path.glob(f"*{MARKER}"):
+                marker.unlink()
+        caplog.clear()
+        assert damaged_files(work[stage], Engine()) == [victim.name], stage
+        pipeline.run(pipeline.start(make_recipe()), Engine())
+        assert f"{victim.name} is not as written" in caplog.text
+        assert not damaged_files(work[stage], Engine())
+        assert data_files(work) == undisturbed, stage
+
+
+def test_a_damaged_part_of_an_unfinished_stage_is_made_again(
+    make_recipe: MakeRecipe, undisturbed: dict[str, str]
+) -> None:
+    work, _ = run(make_recipe())
+    for stage in ("embed", "mine", "interleave"):
+        _flip(sorted((work.path / FOLDERS[stage]).glob("part-*[0-9].[np]*"))[0])
+        work[stage].reopen()
+    pipeline.run(pipeline.start(make_recipe()), Engine())
+    found = data_files(work)
+    assert {name for name in undisturbed if found.get(name) != undisturbed[name]} == set()
+    assert found == undisturbed
+
+
+def test_a_finished_run_reads_nothing_again(make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    work, _ = run(make_recipe())
+    _flip(work.path / "2-chunks" / "part-00000.tokens")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a finished run compared checksums")
+
+    monkeypatch.setattr(Engine, "map", refuse)
+    pipeline.run(pipeline.start(make_recipe()), Engine())
+
+
+def test_a_second_run_in_one_folder_is_refused_and_a_dead_one_is_no_obstacle(
+    make_recipe: MakeRecipe, tmp_path: Path, undisturbed: dict[str, str]
+) -> None:
+    recipe_file = tmp_path / "recipe.yaml"
+    recipe_file.write_text(resolved_yaml(make_recipe()))
+    first = subprocess.Popen([*NEXTLONG, "run", str(recipe_file), "--workers", "0"], stderr=subprocess.PIPE)
+    try:
+        _wait_for(tmp_path / "work" / "run.owner")
+        os.kill(first.pid, signal.SIGSTOP)  # holds the folder as long as we like
+        _wait_for(tmp_path / "work" / "run.owner")
+        for arguments in (["run", recipe_file, "--workers", 0], ["clean", tmp_path / "work"]):
+            refused = nextlong(*arguments, status=2)
+            assert f"another run is at work in {tmp_path / 'work'}: process {first.pid} of " in refused.stderr
+    finally:
+        first.kill()
+        first.communicate()
+    assert (tmp_path / "work" / "run.lock").exists()
+    nextlong("run", recipe_file, "--workers", 0)
+    assert data_files(Work.open(tmp_path / "work")) == undisturbed
+    assert not (tmp_path / "work" / "run.owner").exists()
+
+
+def test_a_lock_is_free_after_its_block_and_after_an_error(tmp_path: Path) -> None:
+    def fail() -> None:
+        with locked(tmp_path):
+            with pytest.raises(UserError, match="another run is at work"), locked(tmp_path):
+                raise AssertionError("two held one lock")
+            raise ZeroDivisionError
+
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            fail()
+
+
+def _wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, path
+        time.sleep(0.005)
