@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from nextlong.indexing import Neighbours, Vectors
 
 _OVERFETCH = 1.05  # FAISS's distances differ in the last digits from the exact scores; re-ordering needs some margin
+_ROUNDING = 1e-5  # FAISS sums in float32
 
 Search = Callable[[Vectors, int], Neighbours]
 """(queries [n, d], top_k) -> scores and ids [n, top_k]"""
@@ -39,14 +40,34 @@ class EmbeddingRetriever(NamedTuple):
     def neighbours_of(self, ids: NDArray[np.int64], top_k: int) -> Neighbours:
         """As in `Retriever`."""
         vectors = self.fetch_vectors(ids)
-        proposed = self.search(vectors, int(np.ceil(top_k * _OVERFETCH))).ids
+        most = int(np.ceil(top_k * _OVERFETCH))
+        first = self._rescored(vectors, most)
+        scores, found = first.scores[:, :top_k], first.ids[:, :top_k]
+        rows = np.flatnonzero(_may_go_on(first, top_k, most))
+        while len(rows):  # equals stand on both sides of the cut: ties are broken by id among all of them
+            most *= 2
+            wider = self._rescored(vectors[rows], most)
+            scores[rows], found[rows] = wider.scores[:, :top_k], wider.ids[:, :top_k]
+            rows = rows[_may_go_on(wider, top_k, most)]
+        return Neighbours(scores, found)
+
+    def _rescored(self, vectors: Vectors, most: int) -> Neighbours:
+        proposed = self.search(vectors, most).ids
         scores = _products(vectors, proposed, self.fetch_vectors)
-        order = np.lexsort((proposed, -scores))[:, :top_k]
+        order = np.lexsort((proposed, -scores))
         return Neighbours(np.take_along_axis(scores, order, 1), np.take_along_axis(proposed, order, 1))
 
     def scores_of(self, ids: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.float32]:
         """As in `Retriever`."""
         return _products(self.fetch_vectors(ids), others, self.fetch_vectors)
+
+
+def _may_go_on(found: Neighbours, top_k: int, most: int) -> NDArray[np.bool_]:
+    """Of each row, whether something not found may have the score of its top_k-th, as FAISS's own scores round."""
+    if found.ids.shape[1] < most or not found.ids.size:
+        return np.zeros(len(found.ids), np.bool_)
+    open_ended: NDArray[np.bool_] = found.ids[:, -1] >= 0
+    return open_ended & (found.scores[:, top_k - 1] - found.scores[:, -1] <= _ROUNDING)
 
 
 def _products(queries: Vectors, ids: NDArray[np.int64], fetch_vectors: FetchVectors) -> NDArray[np.float32]:
