@@ -95,7 +95,7 @@ def run(job: Job, engine: Engine) -> dict[str, Any]:
     """Write the chunks of a job's documents as parts; returns the manifest."""
     stage, documents = job.work.start("chunk"), job.work["read"]
     if not sum(rows for _, rows in documents.tables()):
-        raise UserError(_why_none((documents.manifest() or {})["account"]["documents"]))
+        raise UserError(_why_none((documents.manifest() or {})["account"]))
     cut = [
         stage.part(
             number,
@@ -120,9 +120,16 @@ def run(job: Job, engine: Engine) -> dict[str, Any]:
     return stage.finish(numbered, account=account, files=files, values={"num_chunks": firsts[-1]})
 
 
-def _why_none(count: dict[str, Any]) -> str:
-    reasons = ", ".join(f"{number:,} {reason}" for reason, number in count["dropped"].items()) or "it has no rows"
-    return f"no document is left of {count['read']:,} in the input ({reasons}). Check input.text, the text column."
+def _why_none(account: dict[str, Any]) -> str:
+    count = account.get("documents", {"read": 0, "dropped": {}})
+    if not count["read"]:
+        return "the input has no rows. Check input.path."
+    reasons = ", ".join(f"{number:,} {reason}" for reason, number in count["dropped"].items())
+    is_contaminated = any(reason.startswith("contaminated") for reason in count["dropped"])
+    remedy = (
+        "decontamination.path and decontamination.ngram_words" if is_contaminated else "input.text, the text column"
+    )
+    return f"no document is left of {count['read']:,} in the input ({reasons}). Check {remedy}."
 
 
 def _cut(texts: Sequence[str], tokenizer: Tokenizer, chunking: Chunking) -> list[Chunks]:

@@ -15,6 +15,7 @@ from nextlong.errors import UserError
 
 if TYPE_CHECKING:
     from etl.engine import Engine
+    from etl.recipe import Recipe
 
 log = logging.getLogger("etl.cli")
 _LOGGERS = ("etl", "nextlong")  # what libraries log goes nowhere
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _complain(130, "interrupted; finished parts are kept, run the same command again to go on")
     except Exception as error:
-        return _complain(1, _failure(error))
+        return _complain(1, _failure(error, options.verb))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -123,7 +124,7 @@ def _add_compare(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 def _add_where(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
-        "--workers", type=int, default=_cores(), help="local worker processes (default: one a core); 0: none"
+        "--workers", type=int, help="local worker processes (default: the recipe's cluster, or one a core); 0: none"
     )
     where.add_argument("--scheduler", metavar="ADDRESS", help="a running Dask scheduler, such as tcp://host:8786")
 
@@ -185,7 +186,7 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.dry_run:
         from etl.forecast import as_text, forecast
 
-        print(as_text(forecast(recipe), recipe, options.workers))
+        print(as_text(forecast(recipe), recipe, _cores() if options.workers is None else options.workers))
         return 0
     from etl import pipeline
     from etl.show import show_long_document, stage_table
@@ -195,7 +196,7 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
     command = " ".join(["nextlong run", options.recipe, *overrides])
     job = pipeline.start(recipe, reuse=options.reuse or [], command=command)
     _log_to(job.work.path)
-    with _engine(options) as running:
+    with _engine(options, recipe) as running:
         summary = pipeline.run(job, running, only=options.only)
     print(stage_table(summary))
     if job.work["pack"].manifest() is not None:
@@ -211,20 +212,24 @@ def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
 
     recipe = load_recipe(options.recipe, overrides)
     out = (options.out or Path(recipe.output.rstrip("/") + "-compare")).expanduser().absolute()
+    compare.open_folder(out, recipe)
     _log_to(out)
-    with _engine(options) as running:
+    with _engine(options, recipe) as running:
         outcomes = compare.compare(recipe, options.strategies, out, running)
     print(compare.as_table(outcomes))
-    return 0 if any(each.facts for each in outcomes) else 2
+    return 0 if all(each.facts for each in outcomes) else 2
 
 
-def _engine(options: argparse.Namespace) -> "contextlib.AbstractContextManager[Engine]":
-    from etl.engine import cluster_engine, local_engine
+def _engine(options: argparse.Namespace, recipe: "Recipe") -> "contextlib.AbstractContextManager[Engine]":
+    """Where the command line says, else where the recipe says, else a worker a core."""
+    from etl.engine import local_engine, scheduler_engine, started_engine
 
     progress = sys.stderr.isatty()
     if options.scheduler:
-        return cluster_engine(options.scheduler, progress=progress)
-    return local_engine(options.workers, progress=progress)
+        return scheduler_engine(options.scheduler, progress=progress)
+    if options.workers is None and recipe.cluster is not None:
+        return started_engine(recipe.cluster, progress=progress)
+    return local_engine(_cores() if options.workers is None else options.workers, progress=progress)
 
 
 def _peek(options: argparse.Namespace, _: list[str]) -> int:
@@ -257,8 +262,8 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _check_workers(workers: int) -> None:
-    if workers < 0:
+def _check_workers(workers: int | None) -> None:
+    if workers is not None and workers < 0:
         raise UserError(f"--workers is {workers}, but it must be at least 0 (0: run in this process).")
 
 
@@ -275,7 +280,7 @@ def _log_with(handler: logging.Handler) -> None:
         logging.getLogger(name).addHandler(handler)
 
 
-def _failure(error: Exception) -> str:
+def _failure(error: Exception, verb: str) -> str:
     """What a failure means for the user; the log file has the traceback."""
     from etl.engine import StageFailed
     from etl.parts import describe
@@ -283,6 +288,8 @@ def _failure(error: Exception) -> str:
     logging.getLogger("etl").debug("failure", exc_info=error)
     if isinstance(error, StageFailed):
         return str(error)
+    if verb in ("peek", "clean"):
+        return f"{describe(error)}. This is a defect; please report it."
     return f"{describe(error)}. Finished parts are kept; run the same command again to go on. Details are in run.log."
 
 

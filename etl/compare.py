@@ -8,13 +8,16 @@ from typing import Any, NamedTuple
 
 from etl import pipeline
 from etl.engine import Engine
+from etl.job import prepare
 from etl.parts import write_json
-from etl.recipe import Recipe
+from etl.recipe import Recipe, resolved_yaml
 from etl.strategies import STRATEGIES, check_names
 from etl.work import STAGES
 from nextlong.errors import UserError
 
 log = logging.getLogger(__name__)
+
+_MARKER = "compared.recipe.yaml"
 
 
 class Compared(NamedTuple):
@@ -57,23 +60,37 @@ def recipe_of(recipe: Recipe, name: str, out: Path) -> Recipe:
     return dataclasses.replace(recipe, output=str(out / name), **changed)
 
 
+def open_folder(out: Path, recipe: Recipe) -> None:
+    """Make the folder of a comparison, or find it. Raises UserError for any other file or folder."""
+    if out.is_dir() and any(out.iterdir()) and not (out / _MARKER).is_file():
+        raise UserError(f"--out {out} holds other files, and is no comparison. Give a new or an empty folder.")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file. Give a folder that does not exist yet.")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / _MARKER).write_text(resolved_yaml(recipe))
+
+
 def compare(recipe: Recipe, names: Sequence[str], out: Path, engine: Engine) -> list[Compared]:
     """Run every strategy into out/<name>; a stage that several share is computed once. Writes out/compare.json.
 
-    A strategy that the corpus cannot serve (UserError) is told in its place, the others go on.
+    A strategy that the corpus cannot serve (UserError) is told in its place, the others go on; a mistake in the recipe
+    is raised before any of them runs.
     """
     check_names(names)
+    recipes = {name: recipe_of(recipe, name, out) for name in names}
+    for each in recipes.values():
+        prepare(each)
+    open_folder(out, recipe)
     seconds: dict[str, float] = {}
     outcomes: list[Compared] = []
     done: list[Path] = []
     for name in names:
         log.info("strategy %s", name)
+        job = pipeline.start(recipes[name], reuse=done, remedy=f"Give another folder for this recipe: --out {out}-2")
         try:
-            job = pipeline.start(recipe_of(recipe, name, out), reuse=done)
             summary = pipeline.run(job, engine)
         except UserError as error:
             outcomes.append(Compared(name, None, str(error)))
-            log.warning("%s: %s", name, error)
             continue
         done.append(job.work.path)
         for stage in STAGES:

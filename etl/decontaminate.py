@@ -46,23 +46,34 @@ def fingerprint_settings(settings: Decontamination, files: Sequence[InputFile]) 
 
 def collect_part(folder: Path, name: str, *, files: list[InputFile], settings: Decontamination) -> PartResult:
     """The task that reads all evaluation files once; `load` gives what it wrote."""
+    num_texts = [0] * len(files)
+
+    def counted(place: int) -> Iterator[str]:
+        for text in _texts(files[place], settings):
+            num_texts[place] += 1
+            yield text
+
     with _own_names():
-        ngrams, num_short = collect_ngrams((_texts(file, settings) for file in files), settings.ngram_words)
+        ngrams, num_short = collect_ngrams(map(counted, range(len(files))), settings.ngram_words)
     write_array(folder / f"{name}.hashes.npy", ngrams.hashes)
     write_array(folder / f"{name}.files.npy", ngrams.files)
     return PartResult(
-        files=[f"{name}.hashes.npy", f"{name}.files.npy"], rows=len(ngrams.hashes), values={"num_short": num_short}
+        files=[f"{name}.hashes.npy", f"{name}.files.npy"],
+        rows=len(ngrams.hashes),
+        values={"num_short": num_short, "num_texts": num_texts},
     )
 
 
-def warn_of_short(files: Sequence[InputFile], num_short: Sequence[int], settings: Decontamination) -> None:
-    """Tell which evaluation files have texts that are too short to match anything."""
-    for file, number in zip(files, num_short, strict=True):
-        if number:
+def warn_of_useless(files: Sequence[InputFile], counts: dict[str, list[int]], settings: Decontamination) -> None:
+    """Tell which evaluation files have no text, or texts too short to match anything; counts: of `collect_part`."""
+    for file, num_texts, num_short in zip(files, counts["num_texts"], counts["num_short"], strict=True):
+        if not num_texts:
+            log.warning("decontamination: %s has no text, and matches no document", file.name)
+        if num_short:
             log.warning(
                 "decontamination: %s texts of %s are shorter than decontamination.ngram_words=%d words, and match "
                 "no document",
-                f"{number:,}",
+                f"{num_short:,}",
                 file.name,
                 settings.ngram_words,
             )

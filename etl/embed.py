@@ -44,7 +44,7 @@ def run(job: Job, engine: Engine) -> dict[str, Any]:
         )
         for number, (path, rows) in enumerate(job.work["chunk"].tables())
     ]
-    markers = engine.run(parts, doing="embed", unit="chunk")
+    markers = engine.run(parts, doing="embed", unit="chunk", resource="GPU")
     return stage.finish(markers, values={name: markers[0]["values"][name] for name in ("dimensions", "max_tokens")})
 
 

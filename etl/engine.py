@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import dask
 from tqdm.auto import tqdm
 
+from etl.cluster import Cluster, started
 from etl.parts import Part, describe, finished, perform
 from nextlong.errors import UserError
 
@@ -42,20 +43,26 @@ class Engine:
         self._client = client
         self._progress = progress
 
-    def run(self, parts: Sequence[Part], *, doing: str, unit: str) -> list[dict[str, Any]]:
+    @property
+    def client(self) -> Any | None:
+        """The Dask client; None: everything runs in this process."""
+        return self._client
+
+    def run(self, parts: Sequence[Part], *, doing: str, unit: str, resource: str | None = None) -> list[dict[str, Any]]:
         """The markers of all parts, in their order; finished ones are compared with their checksums, and not run again.
 
+        resource: such as GPU; where some workers were started with it, they alone run the parts, one each at a time.
         An error in one part lets the others finish. Then UserError for a user's mistake, else StageFailed.
         """
         is_there = [finished(part) is not None for part in parts]
         if any(is_there):
-            log.info("%s: %d of %d parts are there from an earlier run", doing, sum(is_there), len(parts))
+            log.info("%s: %d of %d parts are there already", doing, sum(is_there), len(parts))
         weights = [part.weight for part in parts]
         done = sum(weight for weight, there in zip(weights, is_there, strict=True) if there)
         names = [f"{part.folder.name}-{part.name}" for part in parts]
         markers: list[dict[str, Any]] = [{}] * len(parts)
         with self._bar(doing, unit, total=sum(weights), initial=done, hidden=all(is_there)) as bar:
-            for place, outcome in self._completed(perform, parts, names):
+            for place, outcome in self._completed(perform, parts, names, self._demand(resource)):
                 if isinstance(outcome, Exception):  # the worker died four times on it, or the cluster went away
                     outcome = {"part": parts[place].name, "error": describe(outcome), "is_users": False}
                 markers[place] = outcome
@@ -88,8 +95,19 @@ class Engine:
             file=sys.stderr,
         )
 
+    def _demand(self, resource: str | None) -> dict[str, float] | None:
+        """What a task asks of its worker: 1 of the resource where any worker has it, else nothing."""
+        if self._client is None or resource is None:
+            return None
+        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        return {resource: 1} if any(worker["resources"].get(resource) for worker in workers) else None
+
     def _completed(
-        self, function: Callable[[Any], Any], items: Sequence[Any], names: Sequence[str]
+        self,
+        function: Callable[[Any], Any],
+        items: Sequence[Any],
+        names: Sequence[str],
+        demand: dict[str, float] | None = None,
     ) -> Iterator[tuple[int, Any]]:
         """(place of an item, result or exception), as they come; a few tasks a thread are with the scheduler."""
         client = self._client
@@ -104,7 +122,7 @@ class Engine:
 
         def submit() -> Any:
             key = waiting.pop()
-            return client.submit(function, items[by_key[key]], key=key, pure=False)
+            return client.submit(function, items[by_key[key]], key=key, pure=False, resources=demand)
 
         running: Any = as_completed([submit() for _ in range(min(window, len(waiting)))])
         try:
@@ -170,16 +188,33 @@ def _interrupts_ignored() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def cluster_engine(address: str, *, progress: bool = False) -> Iterator[Engine]:
-    """An engine on a running Dask scheduler, whose workers see the same files under the same paths."""
+def scheduler_engine(address: str, *, progress: bool = False) -> Iterator[Engine]:
+    """An engine on a running Dask scheduler, whose workers see the same files under the same paths.
+
+    TLS (tls://) is configured as in Dask itself: distributed.comm.tls in its configuration. Raises UserError when none
+    answers.
+    """
     from distributed import Client
 
     try:
         client = Client(address, timeout=10)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(
-            f"no Dask scheduler answers at {address} ({error}). Start one with 'dask scheduler' and workers with "
-            f"'dask worker {address}', or leave --scheduler out to use local workers."
+            f"no Dask scheduler answers at {address} ({' '.join(str(error).split())}). Start one with 'dask scheduler' "
+            f"and workers with 'dask worker {address} --nthreads 1 --memory-limit 0', or leave --scheduler out to use "
+            f"local workers."
         ) from error
     with client:
+        yield Engine(client, progress=progress)
+
+
+@contextlib.contextmanager
+def started_engine(cluster: Cluster, *, progress: bool = False) -> Iterator[Engine]:
+    """An engine on a cluster that is started for it and ended after it. Raises UserError when it does not start."""
+    from distributed import Client
+
+    with dask.config.set(_WORKER_SETTINGS), _interrupts_ignored():
+        running = contextlib.ExitStack()
+        made = running.enter_context(started(cluster))
+    with running, Client(made) as client:
         yield Engine(client, progress=progress)

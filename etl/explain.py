@@ -21,8 +21,8 @@ def explain_near_duplicates(work: Work) -> str:
     rules = manifest["values"].get("near_duplicates")
     if not rules:
         raise UserError(
-            f"{work.path} was made with no rule against near-duplicates: set mining.near_duplicate_similarity or "
-            f"mining.near_duplicate_overlap, which apply to strategy nextlong."
+            f"{work.path} was made with no rule against near-duplicates. For strategy nextlong set "
+            f"mining.near_duplicate_similarity (by embeddings only) or mining.near_duplicate_overlap."
         )
     examples = [each for facts in rules.values() for side in ("just_above", "just_below") for each in facts[side]]
     origins = chunk_origins(work, (chunk for _, *pair in examples for chunk in pair))

@@ -4,6 +4,7 @@ A first pass plans: it decides for every drawn document what it becomes (`plan`)
 (`concatenate`), and needs no token ids. A second pass reads the token ids, by position, and writes.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,14 @@ from etl.lookup import ChunkStore, chunk_store
 from etl.measure import count_uses, total_hardness, with_hardness
 from etl.parts import Part, PartResult, write_table
 from etl.plan import PlannedStrand, plan_strands
+from etl.recipe import Recipe
 from etl.schemas import LONG_DOCUMENTS
 from etl.work import StageFolder
 from nextlong.accounting import Account
 from nextlong.config import Synthesis
 from nextlong.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 def run(job: Job, engine: Engine) -> dict[str, Any]:
@@ -38,7 +42,7 @@ def run(job: Job, engine: Engine) -> dict[str, Any]:
     if job.recipe.synthesis.strategy == "nextlong":
         planned = plan_strands(job, engine, stage)
         if not any((each.outcomes == "kept").any() for each in planned):
-            raise UserError(_why_none(planned, job.recipe.synthesis))
+            raise UserError(_why_none(planned, job.recipe))
         parts = [part for each in planned for part in _strand_parts(job, stage, each)]
         outcomes = _outcomes(planned, num_documents)
     else:
@@ -48,6 +52,7 @@ def run(job: Job, engine: Engine) -> dict[str, Any]:
             raise UserError(_why_no_window(outcomes, job.recipe.synthesis))
         parts = _window_parts(job, stage, gathered["windows"])
     markers = engine.run(parts, doing="interleave", unit="part")
+    _warn_of_few(job.recipe.synthesis, markers)
     account = Account.total(Account.from_dict(marker["account"]) for marker in markers)
     kept = outcomes.pop("kept", 0)
     account.add("documents", read=num_documents, kept=kept, dropped=outcomes)
@@ -109,23 +114,59 @@ def _outcomes(planned: Sequence[PlannedStrand], num_documents: int) -> dict[str,
     return counts | {"too_few_chunks": num_documents - num_eligible, "not_drawn": num_eligible - len(needed)}
 
 
-def _why_none(planned: Sequence[PlannedStrand], synthesis: Synthesis) -> str:
-    outcomes = np.concatenate([each.outcomes for each in planned])
+def _warn_of_few(synthesis: Synthesis, markers: Sequence[dict[str, Any]]) -> None:
+    for strand in empty_strands(synthesis):
+        rows = sum(marker["rows"] for marker in markers if marker["part"].startswith(f"{strand.prefix}-"))
+        if strand.num_samples is not None and rows < strand.num_samples:
+            log.warning(
+                "the corpus gives %s long documents of %s tokens, not the %s of synthesis.num_samples%s",
+                f"{rows:,}",
+                f"{strand.target_length_tokens:,}",
+                f"{strand.num_samples:,}",
+                "; each document is drawn for one of the target lengths, in proportion to their numbers"
+                if len(synthesis.targets) > 1
+                else "",
+            )
+
+
+def _why_none(planned: Sequence[PlannedStrand], recipe: Recipe) -> str:
+    synthesis, outcomes = recipe.synthesis, np.concatenate([each.outcomes for each in planned])
     too_short, too_long = int((outcomes == "too_short").sum()), int((outcomes == "meta_too_long").sum())
-    reach = max(each.most_tokens for each in planned)
-    remedy = "Raise the target or the ratio." if not too_short else "Lower the target, or give more documents."
+    reasons, remedies = [], []
+    if too_short:
+        reach = max(each.most_tokens for each in planned)
+        reasons.append(f"{too_short:,} fall short of it (the best could reach {reach:,} tokens)")
+        remedies += ["lower the target", "give more documents", *_limits(recipe)]
+    if too_long:
+        reasons.append(f"{too_long:,} are longer than synthesis.max_meta_ratio = {synthesis.max_meta_ratio} of it")
+        remedies += ["raise the target or the ratio"]
     return (
-        f"no long document can be made of {len(outcomes):,} meta-documents: {too_short:,} fall short of "
-        f"synthesis.target_length_tokens = {_targets(synthesis)} (the best could reach {reach:,} tokens), "
-        f"{too_long:,} are longer than synthesis.max_meta_ratio = {synthesis.max_meta_ratio} of it. {remedy}"
+        f"no long document of synthesis.target_length_tokens = {_targets(synthesis)} can be made of "
+        f"{len(outcomes):,} meta-documents: {', '.join(reasons)}. To have some, {' or '.join(remedies)}."
     )
+
+
+def _limits(recipe: Recipe) -> list[str]:
+    """The settings that keep meta-chunks from more negatives, as remedies."""
+    synthesis, mining = recipe.synthesis, recipe.mining
+    return [
+        *(["lower synthesis.skip_top"] if synthesis.skip_top else []),
+        *(["raise mining.num_candidates"] if mining.num_candidates != "auto" else []),
+        *(["raise synthesis.max_uses_per_chunk"] if synthesis.max_uses_per_chunk is not None else []),
+    ]
 
 
 def _why_no_window(outcomes: dict[str, int], synthesis: Synthesis) -> str:
     reasons = ", ".join(f"{number:,} {reason}" for reason, number in sorted(outcomes.items()))
+    remedy = "Lower synthesis.target_length_tokens, or give more documents."
+    if synthesis.strategy == "quest" and outcomes.get("too_short", 0) < outcomes.get("no_keyword", 0):
+        remedy = (
+            "Lower synthesis.keyword_min_score, or give a synthesis.query_model: RAKE finds few keywords in text "
+            "without spaces between words, and in code."
+        )
     return (
         f"synthesis.strategy={synthesis.strategy} gives no long document of {_targets(synthesis)} tokens: of the "
-        f"documents are {reasons}. Lower synthesis.target_length_tokens, or give more documents."
+        f"documents are {reasons}. {remedy}"
     )
 
 

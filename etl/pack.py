@@ -1,5 +1,6 @@
 """Stage pack: long documents in, sequences of one fixed length out, with boundaries."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,11 @@ from etl.job import Job
 from etl.parts import PartResult, write_table
 from etl.schemas import LONG_DOCUMENTS, PACKED, to_frame, to_table
 from nextlong.accounting import Account
+from nextlong.errors import UserError
 from nextlong.packing import documents_per_sequence, domain_of
 from nextlong.packing import pack as pack_documents
+
+log = logging.getLogger(__name__)
 
 _PART_TOKENS = 16_000_000
 
@@ -50,6 +54,20 @@ def run(job: Job, engine: Engine) -> dict[str, Any]:
         ]
         for unit, number in (("documents", num_documents - whole), ("tokens", (num_documents - whole) * target)):
             left.add(unit, read=number, kept=0, dropped={"incomplete_sequence": number})
+        if num_documents > whole:
+            log.warning(
+                "%d of %d long documents of %s tokens are left out: a sequence of packing.sequence_length_tokens takes "
+                "%d. With another synthesis.num_samples, or a shorter sequence, all are used",
+                num_documents - whole,
+                num_documents,
+                f"{target:,}",
+                per_sequence,
+            )
+    if not any(part.arguments["sources"] for part in parts):
+        raise UserError(
+            f"no sequence of packing.sequence_length_tokens = {job.recipe.packing.sequence_length_tokens:,} is full. "
+            f"Shorten it, or raise synthesis.num_samples; the long documents are kept."
+        )
     markers = engine.run(parts, doing="pack", unit="part")
     accounts = [Account.from_dict(marker["account"]) for marker in markers]
     return stage.finish(markers, account=Account.total([*accounts, left]))

@@ -11,11 +11,14 @@ from etl.engine import Engine
 from etl.job import Job, prepare
 from etl.lock import locked
 from etl.parts import read_json, write_json
+from etl.preflight import check_workers
 from etl.recipe import Recipe, resolved_yaml
 from etl.work import STAGES
+from nextlong.config import Mining
 from nextlong.embedding import Embedder
 from nextlong.errors import UserError
 from nextlong.indexing import new_index
+from nextlong.keywords import QueryModel
 from nextlong.tokenizing import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -31,14 +34,22 @@ RUNS: dict[str, Callable[[Job, Engine], dict[str, Any]]] = {
 }
 
 
-def start(recipe: Recipe, *, reuse: Sequence[Path] = (), command: str = "nextlong run RECIPE.yaml") -> Job:
+def start(
+    recipe: Recipe,
+    *,
+    reuse: Sequence[Path] = (),
+    command: str = "nextlong run RECIPE.yaml",
+    remedy: str | None = None,
+) -> Job:
     """Find all that a recipe names and make its work folder ready, before any work.
 
-    reuse: work folders whose unchanged finished stages are taken over. command: how the user called, for advice.
-    Raises UserError for what is missing, and for a folder of another recipe.
+    reuse: work folders whose unchanged finished stages are taken over. command: how the user called, for the advice
+    when the folder is another recipe's; remedy: in its place. Raises UserError for that, and for what is missing.
     """
     job = prepare(recipe)
-    job.work.claim(resolved_yaml(recipe), command)
+    path = job.work.path
+    again = f"To keep both and reuse the stages that still hold, run: {command} --output {path}-2 --reuse {path}"
+    job.work.claim(resolved_yaml(recipe), remedy or again)
     log.info("tokenizer: %s", Tokenizer(job.tokenizer_file).describe())
     for old in reuse:
         taken = job.work.reuse(old.absolute())
@@ -46,6 +57,10 @@ def start(recipe: Recipe, *, reuse: Sequence[Path] = (), command: str = "nextlon
             log.info("reused from %s: %s", old, ", ".join(taken) or "nothing")
     if job.model_folder is not None and job.work["embed"].manifest() is None:
         _try_model(job.model_folder, recipe)
+    if recipe.synthesis.strategy == "quest" and recipe.synthesis.query_model and job.work["mine"].manifest() is None:
+        QueryModel.load(recipe.synthesis.query_model)
+    if recipe.mining.retrieval == "bm25" and recipe.synthesis.retrieves == "chunks":
+        _tell_of_bm25(recipe.mining)
     return job
 
 
@@ -56,6 +71,8 @@ def run(job: Job, engine: Engine, *, only: str | None = None) -> dict[str, Any]:
     only: run this stage alone; those before it must be finished. Raises UserError while another run is at work there.
     """
     with locked(job.work.path):
+        if engine.client is not None:
+            check_workers(engine.client, job.work.path, _read_by_workers(job))
         verify.reopen_damaged(job.work, [only] if only else STAGES, engine)
         return _run(job, engine, only)
 
@@ -83,12 +100,26 @@ def _run(job: Job, engine: Engine, only: str | None) -> dict[str, Any]:
     return summary
 
 
+def _read_by_workers(job: Job) -> list[Path]:
+    """The local files and folders that tasks read, the work folder apart; a few of the input stand for all."""
+    inputs = [Path(file.path) for file in (*job.files[:1], *job.files[-1:], *job.evaluation_files) if file.is_local]
+    return [*inputs, job.tokenizer_file, *([job.model_folder] if job.model_folder else [])]
+
+
 def _try_model(folder: Path, recipe: Recipe) -> None:
     """Load the model, and name the index, once before hours of work that would end at them."""
     embedder = Embedder.load(folder, recipe.embedding)
     log.info("model: %s", embedder.describe())
     if recipe.index.factory != "auto":
         new_index(recipe.index.factory, embedder.dimensions)
+
+
+def _tell_of_bm25(mining: Mining) -> None:
+    if mining.near_duplicate_similarity is not None and mining.near_duplicate_overlap is None:
+        log.warning(
+            "near-duplicates become negatives: mining.near_duplicate_similarity does not apply to BM25 scores; set "
+            "mining.near_duplicate_overlap"
+        )
 
 
 def _previous(job: Job) -> dict[str, Any]:

@@ -57,11 +57,8 @@ def plan_strands(job: Job, engine: Engine, stage: StageFolder) -> list[PlannedSt
     """Plan every strand of a job; mines more documents when some fall short of what is wanted."""
     most, num_chunks = job.recipe.synthesis.max_uses_per_chunk, (job.work["chunk"].manifest() or {})["rows"]
     uses = None if most is None else Uses.none(num_chunks, most)
-    planned = []
-    for number, strand in enumerate(strands(job.work["chunk"], job.recipe.synthesis)):
-        planned.append(_plan_strand(job, engine, stage, number, strand, uses))
-        _warn_of_few(planned[-1])
-    return planned
+    all_strands = strands(job.work["chunk"], job.recipe.synthesis)
+    return [_plan_strand(job, engine, stage, number, strand, uses) for number, strand in enumerate(all_strands)]
 
 
 def _plan_strand(
@@ -171,16 +168,3 @@ def _draws_needed(strand: Strand, num_draws: int, num_kept: int) -> int:
     mined = len(strand.minable(strand.drawn[:num_draws]))
     guess = int(1.1 * wanted * mined / max(1, num_kept)) + 1 if num_kept else 4 * mined
     return strand.first_draws(max(guess, mined + 1))
-
-
-def _warn_of_few(planned: PlannedStrand) -> None:
-    strand, num_kept = planned.strand, int((planned.outcomes == "kept").sum())
-    if strand.num_samples is not None and num_kept < strand.num_samples:
-        log.warning(
-            "the corpus gives %d long documents of %s tokens, not the %d asked for: all %d eligible documents were "
-            "drawn",
-            num_kept,
-            f"{strand.target_length_tokens:,}",
-            strand.num_samples,
-            len(strand.drawn),
-        )

@@ -95,7 +95,9 @@ def mark_copies(scans: Sequence[NDArray[Any]]) -> list[NDArray[np.uint16]]:
 
     Contaminated texts are dropped already, and every copy of theirs for the same reason.
     """
-    everything = np.concatenate([np.zeros(0, _SCAN), *scans])
+    if not scans:
+        return []
+    everything = np.concatenate(scans)
     status: NDArray[np.uint16] = everything["status"].copy()
     keys = pd.DataFrame({"high": everything["high"], "low": everything["low"]})[status == _KEPT]
     status[np.flatnonzero(status == _KEPT)[keys.duplicated().to_numpy()]] = _COPY
@@ -170,7 +172,7 @@ def _collect_ngrams(job: Job, stage: StageFolder, engine: Engine) -> _LoadNgrams
     settings, files = job.recipe.decontamination, job.evaluation_files
     part = stage.part(0, decontaminate.collect_part, prefix="scan-ngrams", files=files, settings=settings)
     [marker] = engine.run([part], doing="read evaluation texts", unit="part")
-    decontaminate.warn_of_short(files, marker["values"]["num_short"], settings)
+    decontaminate.warn_of_useless(files, marker["values"], settings)
     return partial(decontaminate.load, part.folder, part.name, settings)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from etl.cluster import Cluster
 from etl.inputs import Input
 from nextlong.config import Chunking, Decontamination, Embedding, Indexing, Mining, Packing, Synthesis
 from nextlong.errors import UserError
@@ -47,6 +48,8 @@ class Recipe:
     """How meta-documents become long documents."""
     packing: Packing = Packing()
     """How long documents become sequences."""
+    cluster: Cluster | None = None
+    """Where the work is done; None: as the command line says (--workers, --scheduler), by default a worker a core."""
 
     def __post_init__(self) -> None:
         from nextlong.packing import documents_per_sequence
@@ -117,7 +120,8 @@ def _in_a_sentence(message: str) -> str:
     words = []
     for each in dict.fromkeys(types):
         valid = re.findall(r"'([^']+)'", each)
-        words.append(f"one of {', '.join(valid)}" if "Literal" in each else _TYPES.get((valid or [each])[0], each))
+        choice = valid[0] if len(valid) == 1 else f"one of {', '.join(valid)}"
+        words.append(choice if "Literal" in each else _TYPES.get((valid or [each])[0], each))
     return f"{name} is {value}, but it must be {' or '.join(dict.fromkeys(words))}." if words else message
 
 

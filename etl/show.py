@@ -125,7 +125,7 @@ def _long_document(work: Work, sample_id: int | None) -> dict[str, Any]:
     columns = ["sample_id", "source_id", "source", "segments"]
     for table in _tables(work, columns):
         if sample_id is not None:
-            table = table.filter(pc.equal(table["sample_id"], sample_id))
+            table = table.filter(pc.equal(table["sample_id"].cast(pa.string()), str(sample_id)))
         if table.num_rows:
             rows: list[dict[str, Any]] = table.to_pylist()
             return max(rows, key=lambda row: sum(segment["role"] == "meta" for segment in row["segments"]))

@@ -175,10 +175,10 @@ class Work:
     def __getitem__(self, stage: str) -> StageFolder:
         return self.stages[stage]
 
-    def claim(self, recipe_yaml: str, command: str) -> None:
+    def claim(self, recipe_yaml: str, remedy: str) -> None:
         """Make the folder this recipe's: refuse a folder of another recipe or of foreign files, clear leftovers.
 
-        Raises UserError naming the first stage that differs, the settings, and the command that reuses the rest.
+        Raises UserError naming the first stage that differs, the settings, and the remedy.
         """
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"output {self.path} is a file. Give a folder that does not exist yet.")
@@ -190,7 +190,7 @@ class Work:
             known = read_json(stage.path / "stage.json")
             has_parts = any(stage.path.glob(f"*{MARKER}"))
             if known is not None and has_parts and known["fingerprint"] != stage.fingerprint:
-                raise UserError(self._differs(stage, known["settings"], command))
+                raise UserError(self._differs(stage, known["settings"], remedy))
         self.path.mkdir(parents=True, exist_ok=True)
         with locked(self.path):
             (self.path / RECIPE_FILE).write_text(recipe_yaml)
@@ -217,17 +217,14 @@ class Work:
                 taken.append(stage.stage)
         return taken
 
-    def _differs(self, stage: StageFolder, old: dict[str, Any], command: str) -> str:
+    def _differs(self, stage: StageFolder, old: dict[str, Any], remedy: str) -> str:
         changes = [
             f"{name} was {json.dumps(old.get(name))}, is {json.dumps(stage.settings.get(name))}"
             for name in sorted(old.keys() | stage.settings.keys())
             if old.get(name) != stage.settings.get(name)
         ]
         what = "; ".join(changes) or "it was made by another version of this program"
-        return (
-            f"output {self.path} holds another recipe: from stage '{stage.stage}' on it differs ({what}). To keep both "
-            f"and reuse the stages that still hold, run: {command} --output {self.path}-2 --reuse {self.path}"
-        )
+        return f"output {self.path} holds another recipe: from stage '{stage.stage}' on it differs ({what}). {remedy}"
 
 
 def is_work_folder(path: Path) -> bool:

@@ -1,6 +1,7 @@
 """The method's settings: frozen dataclasses, checked once at construction; every default is stated here only."""
 
 import dataclasses
+import math
 from typing import Literal, get_args
 
 from nextlong.errors import UserError
@@ -10,6 +11,19 @@ def require(holds: bool, name: str, value: object, bound: str) -> None:
     """Raise UserError naming the setting, its value and its bound unless `holds`."""
     if not holds:
         raise UserError(f"{name} is {value!r}, but it must be {bound}. Change it in the recipe or on the command line.")
+
+
+def check_numbers(settings: object, section: str) -> None:
+    """Raise UserError for a number of a settings dataclass that no machine can count to, or that is none."""
+    for field in dataclasses.fields(settings):  # type: ignore[arg-type]
+        value = getattr(settings, field.name)
+        wide = field.name == "seed" or field.name.endswith("_bytes")
+        most = 2**63 - 1 if wide else 2**31 - 1
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int):
+                require(abs(number) <= most, f"{section}.{field.name}", number, f"at most {most:,}")
+            elif isinstance(number, float):
+                require(math.isfinite(number), f"{section}.{field.name}", number, "a finite number")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,6 +38,7 @@ class Chunking:
     """split: cut a paragraph above the granularity, lose nothing; keep: the published chunker, chunk for chunk."""
 
     def __post_init__(self) -> None:
+        check_numbers(self, "chunking")
         require(self.granularity_chars >= 1, "chunking.granularity_chars", self.granularity_chars, "at least 1")
         tokens = self.granularity_tokens
         require(tokens is None or tokens >= 8, "chunking.granularity_tokens", tokens, "at least 8, or null")
@@ -61,6 +76,7 @@ class Embedding:
     """Padded tokens a model call; bounds the memory of activations."""
 
     def __post_init__(self) -> None:
+        check_numbers(self, "embedding")
         require(self.model != "", "embedding.model", self.model, "a model folder or hub id")
         for name in ("max_tokens", "dimensions"):
             value = getattr(self, name)
@@ -89,6 +105,7 @@ class Indexing:
     """Greatest size of one index file; a larger index is written as several, each self-contained."""
 
     def __post_init__(self) -> None:
+        check_numbers(self, "index")
         require(bool(self.factory), "index.factory", self.factory, "a FAISS factory string, or auto")
         for name in ("training_chunks", "recall_queries", "recall_top_k", "max_shard_bytes"):
             require(getattr(self, name) >= 1, f"index.{name}", getattr(self, name), "at least 1")
@@ -112,6 +129,7 @@ class Mining:
     """A candidate that shares this part of its word 5-grams (Jaccard, by MinHash) is dropped likewise; None: keep."""
 
     def __post_init__(self) -> None:
+        check_numbers(self, "mining")
         number = self.num_candidates
         require(number == "auto" or number >= 1, "mining.num_candidates", number, "at least 1, or auto")
         for name in ("near_duplicate_similarity", "near_duplicate_overlap"):
@@ -168,15 +186,19 @@ class Synthesis:
     """quest: how often the documents of rare keys enter (rare: the half of the keys with the fewest documents)."""
 
     def __post_init__(self) -> None:
+        check_numbers(self, "synthesis")
         self._check_lengths()
-        for name in ("min_meta_chunks", "keyword_oversampling"):
-            require(getattr(self, name) >= 1, f"synthesis.{name}", getattr(self, name), "at least 1")
+        require(self.min_meta_chunks >= 1, "synthesis.min_meta_chunks", self.min_meta_chunks, "at least 1")
+        number = self.keyword_oversampling
+        require(1 <= number <= 100, "synthesis.keyword_oversampling", number, "at least 1 and at most 100")
+        require(self.query_model != "", "synthesis.query_model", self.query_model, "a model folder, or null")
         for name in ("max_uses_per_chunk", "docs_per_part"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"synthesis.{name}", value, "at least 1, or null")
         for name in ("seed", "skip_top", "keyword_min_score"):
             require(getattr(self, name) >= 0, f"synthesis.{name}", getattr(self, name), "at least 0")
-        require(self.overshoot_ratio > 0, "synthesis.overshoot_ratio", self.overshoot_ratio, "above 0")
+        ratio = self.overshoot_ratio
+        require(0 < ratio <= 100, "synthesis.overshoot_ratio", ratio, "above 0 and at most 100")
         require(0 < self.max_meta_ratio <= 1, "synthesis.max_meta_ratio", self.max_meta_ratio, "above 0 and at most 1")
         for name, valid in (("strategy", get_args(Strategy)), ("negatives", get_args(Negatives))):
             value = getattr(self, name)
@@ -231,8 +253,10 @@ class Decontamination:
     """A document that shares so many consecutive words with an evaluation text is dropped."""
 
     def __post_init__(self) -> None:
-        empty_addresses = isinstance(self.path, list) and not all(self.path)
-        require(not empty_addresses, "decontamination.path", self.path, "addresses of files")
+        check_numbers(self, "decontamination")
+        addresses = [self.path] if isinstance(self.path, str) else self.path
+        require(all(addresses), "decontamination.path", self.path, "addresses of files")
+        require(len(set(self.columns)) == len(self.columns), "decontamination.text", self.text, "all different")
         require(bool(self.columns) and all(self.columns), "decontamination.text", self.text, "names of columns")
         require(self.ngram_words >= 1, "decontamination.ngram_words", self.ngram_words, "at least 1")
 
@@ -250,5 +274,6 @@ class Packing:
     """Length of a packed sequence, a multiple of every target length; None: a sequence is one long document."""
 
     def __post_init__(self) -> None:
+        check_numbers(self, "packing")
         length = self.sequence_length_tokens
         require(length is None or length >= 1, "packing.sequence_length_tokens", length, "at least 1, or null")

@@ -74,13 +74,13 @@ def mine(
     """
     account, near_duplicates = Account(), NearDuplicates(rules)
     mined: dict[int, Candidates] = {}
-    for group in _groups(documents):
+    for num_to_fetch, group in sorted(_groups(documents).items()):
         queries = np.concatenate([document.chunk_ids for document in group])
         owners = np.repeat(np.arange(len(group)), [document.num_chunks for document in group])
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
             batch = slice(start, start + _QUERIES_AT_ONCE)
             if random_of is None:
-                neighbours = retriever.neighbours_of(queries[batch], _num_to_fetch(group))
+                neighbours = retriever.neighbours_of(queries[batch], num_to_fetch)
             else:
                 wanted = [group[owner].num_candidates + group[owner].num_chunks for owner in owners[batch]]
                 neighbours = _random(queries[batch], wanted, *random_of, retriever)
@@ -151,17 +151,20 @@ def _random(
     return Neighbours(retriever.scores_of(queries, ids), ids)
 
 
-def _groups(documents: Sequence[MetaDocument]) -> list[list[MetaDocument]]:
-    """Documents that need about as many neighbours together, so that few queries fetch more than they need."""
+def _groups(documents: Sequence[MetaDocument]) -> dict[int, list[MetaDocument]]:
+    """Documents by neighbours to fetch, so that few queries fetch more than they need."""
     groups: dict[int, list[MetaDocument]] = {}
     for document in documents:
-        groups.setdefault(int(np.ceil(np.log2(document.num_candidates + document.num_chunks))), []).append(document)
-    return [groups[size] for size in sorted(groups)]
+        groups.setdefault(_num_to_fetch(document), []).append(document)
+    return groups
 
 
-def _num_to_fetch(group: Sequence[MetaDocument]) -> int:
-    """Enough neighbours that, the own document's chunks taken out, the wanted number is left."""
-    return max(document.num_candidates + document.num_chunks for document in group)
+def _num_to_fetch(document: MetaDocument) -> int:
+    """Enough neighbours that, the own document's chunks taken out, the wanted number is left; eight sizes an octave.
+
+    It depends on nothing but the document, nor then do its neighbours.
+    """
+    return int(np.ceil(2 ** (np.ceil(8 * np.log2(document.num_candidates + document.num_chunks)) / 8)))
 
 
 def _gather(fetch_hashes: FetchHashes, ids: NDArray[np.int64]) -> NDArray[np.uint64]:

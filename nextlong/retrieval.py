@@ -10,6 +10,7 @@ from nextlong.indexing import Neighbours, Vectors
 
 _OVERFETCH = 1.05  # FAISS's distances differ in the last digits from the exact scores; re-ordering needs some margin
 _ROUNDING = 1e-5  # FAISS sums in float32
+_WIDER = (2, 4, 8, 16)  # of more equals than that, FAISS decides which are found
 
 Search = Callable[[Vectors, int], Neighbours]
 """(queries [n, d], top_k) -> scores and ids [n, top_k]"""
@@ -30,8 +31,8 @@ class Retriever(Protocol):
 class EmbeddingRetriever(NamedTuple):
     """Neighbours by FAISS, scored again from the stored embeddings: neither batches nor threads change a result.
 
-    A score is the inner product of two embeddings, summed in float64, rounded to 6 decimals, kept as float32. An
-    approximate index may propose fewer than top_k.
+    A score is the inner product of two embeddings, summed in float64, rounded to 6 decimals, kept as float32. Ties are
+    broken by id among up to 16 top_k equals. An approximate index may propose fewer than top_k.
     """
 
     search: Search
@@ -44,11 +45,13 @@ class EmbeddingRetriever(NamedTuple):
         first = self._rescored(vectors, most)
         scores, found = first.scores[:, :top_k], first.ids[:, :top_k]
         rows = np.flatnonzero(_may_go_on(first, top_k, most))
-        while len(rows):  # equals stand on both sides of the cut: ties are broken by id among all of them
-            most *= 2
-            wider = self._rescored(vectors[rows], most)
-            scores[rows], found[rows] = wider.scores[:, :top_k], wider.ids[:, :top_k]
-            rows = rows[_may_go_on(wider, top_k, most)]
+        for factor in _WIDER:  # equals stand on both sides of the cut: ties are broken by id among all of them
+            still = []
+            for some in np.array_split(rows, -(-len(rows) * factor // max(1, len(ids)))) if len(rows) else []:
+                wider = self._rescored(vectors[some], most * factor)
+                scores[some], found[some] = wider.scores[:, :top_k], wider.ids[:, :top_k]
+                still.append(some[_may_go_on(wider, top_k, most * factor)])
+            rows = np.concatenate([rows[:0], *still])
         return Neighbours(scores, found)
 
     def _rescored(self, vectors: Vectors, most: int) -> Neighbours:
@@ -67,7 +70,7 @@ def _may_go_on(found: Neighbours, top_k: int, most: int) -> NDArray[np.bool_]:
     if found.ids.shape[1] < most or not found.ids.size:
         return np.zeros(len(found.ids), np.bool_)
     open_ended: NDArray[np.bool_] = found.ids[:, -1] >= 0
-    return open_ended & (found.scores[:, top_k - 1] - found.scores[:, -1] <= _ROUNDING)
+    return open_ended & (found.scores[:, top_k - 1] <= found.scores[:, -1] + _ROUNDING)
 
 
 def _products(queries: Vectors, ids: NDArray[np.int64], fetch_vectors: FetchVectors) -> NDArray[np.float32]:

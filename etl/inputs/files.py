@@ -46,6 +46,11 @@ class InputFile(NamedTuple):
         """gzip or zstd, by the ending; None: stored as it is."""
         return _COMPRESSIONS.get(posixpath.splitext(self.path)[1].lower())
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on a file system, not behind a URL."""
+        return self.path.startswith("/")
+
 
 def find_files(addresses: Sequence[str], wanted: str) -> list[InputFile]:
     """The files behind addresses, sorted by name; what a folder or glob holds in other formats is logged and left out.

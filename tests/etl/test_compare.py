@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from etl import pipeline
-from etl.compare import as_table, compare, recipe_of
+from etl.compare import as_table, compare, open_folder, recipe_of
 from etl.engine import Engine
 from etl.recipe import Recipe, resolved_yaml
 from etl.strategies import DEFAULT_STRATEGIES, STRATEGIES, check_names
@@ -40,38 +40,65 @@ def test_every_strategy_gives_what_a_run_of_its_own_gives(make_recipe: MakeRecip
 
 
 def test_stages_that_strategies_share_are_computed_once(make_recipe: MakeRecipe, tmp_path: Path) -> None:
-    compare(make_recipe(), ["nextlong", "nextlong-tail", "knn", "iclm"], tmp_path, Engine())
+    out = tmp_path / "out"
+    compare(make_recipe(), ["nextlong", "nextlong-tail", "knn", "iclm"], out, Engine())
     for name, stages in {
         "nextlong-tail": ("1-documents", "2-chunks", "3-embeddings", "4-index", "5-negatives"),
         "knn": ("1-documents", "2-chunks", "3-embeddings"),
     }.items():
         for stage in stages:
-            manifests = [(tmp_path / each / stage / "manifest.json").stat().st_ino for each in ("nextlong", name)]
+            manifests = [(out / each / stage / "manifest.json").stat().st_ino for each in ("nextlong", name)]
             assert manifests[0] == manifests[1], (name, stage)  # a hard link: not computed, shared
-    assert (tmp_path / "iclm/4-index/manifest.json").samefile(tmp_path / "knn/4-index/manifest.json")
+    assert (out / "iclm/4-index/manifest.json").samefile(out / "knn/4-index/manifest.json")
 
 
 def test_an_unchanged_comparison_computes_nothing_again(
     make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = compare(make_recipe(), ["nextlong", "standard"], tmp_path, Engine())
+    first = compare(make_recipe(), ["nextlong", "standard"], tmp_path / "out", Engine())
 
     def refuse(*_: object) -> None:
         raise AssertionError("a finished stage was computed again")
 
     monkeypatch.setattr(pipeline, "RUNS", dict.fromkeys(pipeline.RUNS, refuse))
-    assert compare(make_recipe(), ["nextlong", "standard"], tmp_path, Engine()) == first
+    assert compare(make_recipe(), ["nextlong", "standard"], tmp_path / "out", Engine()) == first
 
 
 def test_a_strategy_that_the_corpus_cannot_serve_is_told_and_the_others_go_on(
     make_recipe: MakeRecipe, tmp_path: Path
 ) -> None:
     recipe = make_recipe(synthesis={"keyword_min_score": 10**6})
-    outcomes = compare(recipe, ["quest", "standard"], tmp_path, Engine())
+    outcomes = compare(recipe, ["quest", "standard"], tmp_path / "out", Engine())
     assert [each.facts is None for each in outcomes] == [True, False]
     text = as_table(outcomes)
     assert "quest: synthesis.strategy=quest gives no long document of 1,024 tokens" in text
     assert "no_keyword" in text
+
+
+def test_a_mistake_in_the_recipe_is_told_before_any_strategy_runs(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    recipe = make_recipe(embedding={"model": None})
+    with pytest.raises(UserError, match=r"embedding\.model is not set, but synthesis\.strategy=knn"):
+        compare(recipe, ["standard", "knn"], tmp_path / "out", Engine())
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_recipe_in_a_comparisons_folder_is_refused_and_leaves_it_as_it_is(
+    make_recipe: MakeRecipe, tmp_path: Path
+) -> None:
+    compare(make_recipe(), ["standard"], tmp_path / "out", Engine())
+    before = (tmp_path / "out" / "compare.json").read_bytes()
+    with pytest.raises(UserError, match=r"holds another recipe: .*seed.* --out .*/out-2$"):
+        compare(make_recipe(synthesis={"seed": 5}), ["standard"], tmp_path / "out", Engine())
+    assert (tmp_path / "out" / "compare.json").read_bytes() == before
+
+
+def test_other_folders_are_refused(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    recipe = make_recipe()
+    run(recipe)
+    (tmp_path / "file").write_text("")
+    for out, message in (("work", "is no comparison"), (".", "is no comparison"), ("file", "is a file")):
+        with pytest.raises(UserError, match=f"--out .*{message}"):
+            open_folder(tmp_path / out, recipe)
 
 
 def test_the_paper_table_is_the_default() -> None:

@@ -1,0 +1,80 @@
+"""A recipe's `cluster` section in, a Dask cluster of that kind out: on this machine, by SSH, SLURM or Kubernetes."""
+
+import contextlib
+import dataclasses
+import importlib
+from collections.abc import Iterator
+from typing import Any, Literal, get_args
+
+from nextlong.config import require
+from nextlong.errors import UserError
+
+Kind = Literal[
+    "LocalCluster",
+    "SSHCluster",
+    "SLURMCluster",
+    "PBSCluster",
+    "SGECluster",
+    "LSFCluster",
+    "HTCondorCluster",
+    "OARCluster",
+    "KubeCluster",
+    "LocalCUDACluster",
+]
+_DISTRIBUTED, _JOBQUEUE = "distributed", "dask_jobqueue"
+_MODULES = {
+    "LocalCluster": (_DISTRIBUTED, "distributed"),
+    "SSHCluster": (_DISTRIBUTED, "distributed asyncssh"),
+    "KubeCluster": ("dask_kubernetes.operator", "dask-kubernetes"),
+    "LocalCUDACluster": ("dask_cuda", "dask-cuda"),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """Which Dask cluster a run starts and ends. Decides where work is done and nothing about the data."""
+
+    kind: Kind
+    """The class of the cluster; no other code can be named here."""
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Arguments of that class, as its documentation names them."""
+    workers: int | None = None
+    """Workers to scale to, for clusters that start with none (SLURM and other queues, Kubernetes); None: as started."""
+
+    def __post_init__(self) -> None:
+        require(self.kind in get_args(Kind), "cluster.kind", self.kind, f"one of {', '.join(get_args(Kind))}")
+        require(self.workers is None or self.workers >= 1, "cluster.workers", self.workers, "at least 1, or null")
+
+
+@contextlib.contextmanager
+def started(cluster: Cluster) -> Iterator[Any]:
+    """The running cluster; it ends with the block. UserError where its package is missing or it does not start."""
+    made = _start(cluster)
+    try:
+        if cluster.workers is not None:
+            made.scale(cluster.workers)
+        yield made
+    finally:
+        made.close()
+
+
+def _start(cluster: Cluster) -> Any:
+    module, packages = _MODULES.get(cluster.kind, (_JOBQUEUE, "dask-jobqueue"))
+    try:
+        make = getattr(importlib.import_module(module), cluster.kind)
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"cluster.kind is {cluster.kind}, but its package is not installed ({error}). Run: pip install {packages}"
+        ) from error
+    try:
+        return make(**cluster.options)
+    except Exception as error:  # whatever its package raises for its own options, hosts or queue
+        raise UserError(
+            f"the cluster did not start: {cluster.kind}({_names(cluster.options)}) says {type(error).__name__}: "
+            f"{' '.join(str(error).split())}. Correct cluster.options; docs/cluster.md has a recipe that works."
+        ) from error
+
+
+def _names(options: dict[str, Any]) -> str:
+    """The options by name only: values may be secrets."""
+    return ", ".join(sorted(options))
