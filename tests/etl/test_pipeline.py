@@ -269,7 +269,7 @@ def test_more_documents_are_mined_when_some_fall_short(make_recipe: MakeRecipe) 
 
 def test_too_few_documents_are_told(make_recipe: MakeRecipe, caplog: pytest.LogCaptureFixture) -> None:
     work, _ = run(make_recipe(synthesis={"num_samples": 5000}))
-    assert "not the 5000 asked for" in caplog.text
+    assert "not the 5,000 of synthesis.num_samples" in caplog.text
     every, _ = run(make_recipe("every", synthesis={"num_samples": None}))
     assert table(work, "interleave").equals(table(every, "interleave"))
 
