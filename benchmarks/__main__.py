@@ -19,6 +19,8 @@ def main() -> None:
         "chunk": ["--corpus", options.corpus, "--tokenizer", options.tokenizer],
         "embed": ["--corpus", options.corpus, "--model", options.model],
         "interleave": [],
+        "index": [],
+        "words": ["--corpus", options.corpus],
     }.items():
         print(f"\n{name}", flush=True)
         subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *map(str, arguments)], check=True)

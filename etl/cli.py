@@ -20,14 +20,23 @@ if TYPE_CHECKING:
 log = logging.getLogger("etl.cli")
 _LOGGERS = ("etl", "nextlong")  # what libraries log goes nowhere
 
+_PLANNED = {
+    "dimensions": ("embedding.dimensions", "length of an embedding"),
+    "granularity": ("chunking.granularity_chars", "characters of a chunk"),
+    "samples": ("synthesis.num_samples", "long documents"),
+    "target": ("synthesis.target_length_tokens", "their tokens, or several: [65536,524288]"),
+    "model": ("embedding.model", "folder or hub id"),
+    "tokenizer": ("tokenizer", "tokenizer.json, its folder or a hub id"),
+}
+
 STAGE_NAMES = ("read", "chunk", "embed", "index", "mine", "interleave", "pack")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb. 0; 2 for a user's mistake, in one sentence; 1 for a failure, with how to go on; 130 for Ctrl-C."""
-    argv = list(sys.argv[1:] if arguments is None else arguments)
+    argv = _joined(sys.argv[1:] if arguments is None else arguments)
     options, rest = _parser().parse_known_args(argv)
-    if rest and options.verb not in ("run", "compare"):
+    if rest and options.verb not in ("run", "plan", "compare"):
         _parser().error(f"unrecognized arguments: {' '.join(rest)} (see nextlong {options.verb} --help)")
     _log_with(_Console())
     try:
@@ -41,6 +50,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(1, _failure(error, options.verb))
 
 
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """--section.key value as one word: the value is no RECIPE.yaml, which some verbs can do without."""
+    words: list[str] = []
+    for argument in arguments:
+        is_value = words and words[-1].startswith("--") and "." in words[-1] and "=" not in words[-1]
+        if is_value and not argument.startswith("--"):
+            words[-1] += f"={argument}"
+        else:
+            words.append(argument)
+    return words
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nextlong",
@@ -49,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for add in (_add_demo, _add_run, _add_compare, _add_peek, _add_clean):
+    for add in (_add_demo, _add_run, _add_plan, _add_compare, _add_peek, _add_clean):
         add(verbs)
     return parser
 
@@ -94,11 +115,33 @@ def _add_run(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     )
     _add_where(parser)
     parser.add_argument("--only", choices=STAGE_NAMES, metavar="STAGE", help=f"one stage: {', '.join(STAGE_NAMES)}")
-    parser.add_argument("--dry-run", action="store_true", help="say what a run would do: parts, disk and time")
+    parser.add_argument("--dry-run", action="store_true", help="say what a run would take, as plan does")
     parser.add_argument(
         "--reuse", type=Path, nargs=1, metavar="OLD", help="take unchanged stages from another work folder"
     )
     parser.add_argument("--fields", action="store_true", help="list the fields of a recipe with their defaults")
+
+
+def _add_plan(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _add_verb(
+        verbs,
+        "plan",
+        "say what a run would take: chunks, disk, memory, hours of workers and GPUs, from a short measurement here",
+        "nextlong plan --chars 1.3e12 --dimensions 384 --target 131072 --samples 32000 --workers 64 --gpus 8",
+        _plan,
+    )
+    parser.add_argument(
+        "recipe", metavar="RECIPE.yaml", nargs="?", help="any of its fields can be given as --section.key value"
+    )
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--chars", type=float, help="characters of the corpus (default: those of the recipe's input)")
+    size.add_argument("--chunks", type=float, help="its chunks, in place of --chars")
+    for name, (field, help_) in _PLANNED.items():
+        parser.add_argument(f"--{name}", dest=field, metavar=name.upper(), help=f"{help_} ({field})")
+    parser.add_argument("--workers", type=int, default=_cores(), help="(default: one a core)")
+    parser.add_argument("--gpus", type=int, help="GPUs that embed, beside the workers (default: 1 if there is one)")
+    parser.add_argument("--rates", type=Path, metavar="FILE", help="of another machine, by its --write-rates")
+    parser.add_argument("--write-rates", type=Path, metavar="FILE", help="keep what was measured here")
 
 
 def _add_compare(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -184,9 +227,9 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
         raise UserError("run needs a RECIPE.yaml; 'nextlong demo' writes one to start from.")
     recipe = load_recipe(options.recipe, overrides)
     if options.dry_run:
-        from etl.forecast import as_text, forecast
+        from etl import calibrate
 
-        print(as_text(forecast(recipe), recipe, _cores() if options.workers is None else options.workers))
+        print(calibrate.plan_page(recipe, workers=_cores() if options.workers is None else options.workers))
         return 0
     from etl import pipeline
     from etl.show import show_long_document, stage_table
@@ -201,6 +244,35 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
     print(stage_table(summary))
     if job.work["pack"].manifest() is not None:
         print("\n" + show_long_document(Work.open(job.work.path)))
+    return 0
+
+
+def _plan(options: argparse.Namespace, overrides: list[str]) -> int:
+    _check_workers(options.workers)
+    for name in ("chars", "chunks", "gpus"):
+        value, least = getattr(options, name), int(name != "gpus")
+        if value is not None and not least <= value < 1e18:
+            raise UserError(f"--{name} is {value:g}, but it must be at least {least}, and below 1e18.")
+    short = {field: getattr(options, field) for field, _ in _PLANNED.values()}
+    fields = [f"--{field}={value}" for field, value in short.items() if value is not None] + overrides
+    has_target = any(field.startswith("--synthesis.target_length_tokens=") for field in fields)
+    if options.recipe is None and not ((options.chars or options.chunks) and has_target):
+        raise UserError("plan needs a RECIPE.yaml, or --chars and --target; see nextlong plan --help.")
+    from etl import calibrate
+    from etl.recipe import load_recipe
+
+    recipe = load_recipe(options.recipe, fields) if options.recipe else calibrate.recipe_without_corpus(fields)
+    print(
+        calibrate.plan_page(
+            recipe,
+            workers=options.workers,
+            gpus=options.gpus,
+            num_chars=options.chars,
+            num_chunks=options.chunks,
+            rates_file=options.rates,
+            write_rates=options.write_rates,
+        )
+    )
     return 0
 
 

@@ -46,7 +46,8 @@ class Strand:
         """The draws [first, last) of each part; the size of a part follows from the recipe and the corpus alone."""
         size = self.synthesis.docs_per_part
         if size is None:
-            wanted = min(len(self.drawn), self.num_samples or len(self.drawn))
+            there = len(self.drawn) or num_draws  # windows are gathered, not drawn
+            wanted = min(there, self.num_samples or there)
             most = max(1, _PART_TOKENS // self.target_length_tokens)
             size = max(1, min(most, -(-wanted // _LEAST_PARTS)))
         return [(first, min(first + size, num_draws)) for first in range(0, num_draws, size)]

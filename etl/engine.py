@@ -29,6 +29,9 @@ _WORKER_SETTINGS = {
     "distributed.worker.memory.terminate": False,
     # One thread a library: processes are the parallelism.
     "distributed.nanny.pre-spawn-environ.TOKENIZERS_PARALLELISM": "false",
+    # Dask has freed memory given back at 64 KiB; arrays that come and go then cost more than twice their computation.
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
+    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
 }
 
 

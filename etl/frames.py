@@ -172,7 +172,7 @@ def mine_partition(
     [strand] = empty_strands(synthesis)
     mined = mine_documents(
         meta_documents(strand.minable(documents), means, strand, chunking, mining),
-        retriever=EmbeddingRetriever(index.search, store.rows),
+        retriever=EmbeddingRetriever(index.search, store.rows, index.rerank_ratio),
         fetch_hashes=lambda ids: hashes[ids],
         rules=NearDuplicateRules(
             mining.near_duplicate_similarity, mining.near_duplicate_overlap, lambda ids: sketches[ids]

@@ -1,46 +1,68 @@
 """Stage index: embeddings in, FAISS files out, with their recall against exact search; or texts in, a BM25 index out.
 
-Train on a sample, add the parts of a shard in order, one task a shard; then, unless the index is exact, measure recall
-and choose nprobe. Passes over the embeddings: one, and a second over all for the exact neighbours of the sample. For
-neighbours of whole documents their vectors come first, in one more pass. BM25 is built by one task in memory.
+Train on a sample; add each part of the embeddings to inverted lists of its own, a task a part; join those of a shard in
+part order, a task a shard: the bytes of a single build. Where adding is copying (Flat), and to a shard of one part or
+few vectors, the shard's task adds. Then, unless the index is exact, one task measures recall and chooses nprobe and the
+rerank ratio. Passes over the embeddings: one, and one more for the exact neighbours of the recall's sample. For
+neighbours of whole documents their vectors come first, in one more pass.
+
+Memory of a task: the training sample; or the trained index and a part; or a shard (at worst twice, while it grows) and
+a part: the last is compared with the machine's before training, for one worker. Disk: the index, and until the stage is
+finished its inverted lists once more. BM25 is built by one task in memory.
+
+A large index is searched by tasks over (shard, part of queries), which hold one shard mapped: `search_shards`.
 """
 
+import dataclasses
+import logging
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
+import psutil  # type: ignore[import-untyped]
 import pyarrow.parquet as pq
 
 from etl.engine import Engine
 from etl.job import Job
 from etl.lookup import RowStore, document_texts, embedding_store, loaded, row_store
-from etl.parts import PartResult, write_array, write_json, written_aside
+from etl.parts import Part, PartResult, finished, write_array, write_json, written_aside
 from etl.work import StageFolder
 from nextlong.accounting import Account
 from nextlong.bm25 import Bm25
 from nextlong.config import Indexing
 from nextlong.indexing import (
     Index,
+    Neighbours,
+    Vectors,
     add,
     bytes_per_vector,
+    check_memory,
     choose_factory,
-    choose_nprobe,
+    choose_search,
     exact_neighbours,
+    has_mergeable_lists,
+    merge_lists,
     new_index,
     num_training_vectors,
     recall,
     sample_rows,
     shard_ranges,
     train,
+    write_lists,
 )
-from nextlong.retrieval import EmbeddingRetriever, Retriever, document_vectors
+from nextlong.retrieval import EmbeddingRetriever, Retriever, ShardSearch, document_vectors
 
+log = logging.getLogger(__name__)
+
+Ask = Callable[[Retriever], None]
+"""Asks a retriever what a part will ask it, in the same batches."""
 OpenStore = Callable[[], RowStore]
+_VECTORS_AT_ONCE = 2**17  # a shard of no more is built by one task in seconds; lists on disk would cost more than that
 
 
 def run(job: Job, engine: Engine) -> dict[str, Any]:
@@ -62,17 +84,32 @@ def run(job: Job, engine: Engine) -> dict[str, Any]:
         vectors = _write_vectors(job, stage, engine)
         open_store = partial(row_store, stage, [marker["part"] for marker in vectors])
     arguments: dict[str, Any] = {"open_store": open_store, "indexing": job.recipe.index}
-    train_part = stage.part(0, _train_part, prefix="trained", **arguments)
-    ranges = engine.run([train_part], doing="train index", unit="part")[0]["values"]["ranges"]
-    shards = [
-        stage.part(number, _shard_part, prefix="shard", first=first, last=last, **arguments)
-        for number, (first, last) in enumerate(ranges)
-    ]
-    markers = engine.run(shards, doing="build index", unit="shard")
-    last = stage.part(0, _measure_part, prefix="index", shards=[f"{part.name}.faiss" for part in shards], **arguments)
+    markers = _build(stage, engine, arguments)
+    names = [f"{marker['part']}.faiss" for marker in markers]
+    last = stage.part(0, _measure_part, prefix="index", shards=names, **arguments)
     measured = engine.run([last], doing="measure recall", unit="part")[0]
+    if measured["values"]["recall"] < job.recipe.index.target_recall:
+        log.warning("index: recall %.3f is below index.target_recall", measured["values"]["recall"])
     files = {name: facts for marker in [*vectors, measured] for name, facts in marker["files"].items()}
     return stage.finish(markers, files=files, values=measured["values"])
+
+
+def _build(stage: StageFolder, engine: Engine, arguments: dict[str, Any]) -> list[dict[str, Any]]:
+    """Train, add and join; returns the markers of the shards. Nothing is added for shards that are there."""
+    train_part = stage.part(0, _train_part, prefix="trained", **arguments)
+    trained = engine.run([train_part], doing="train index", unit="part")[0]["values"]
+    counts, adding, shards = trained["counts"], [], []
+    for number, (first, last) in enumerate(trained["ranges"]):
+        places, weight = range(first, last), sum(counts[first:last])
+        shards.append(stage.part(number, _shard_part, prefix="shard", weight=weight, places=places, **arguments))
+        is_spread = trained["has_mergeable_lists"] and len(places) > 1 and weight > _VECTORS_AT_ONCE
+        if is_spread and finished(shards[-1]) is None:
+            adding += [
+                stage.part(place, _add_part, prefix="added", weight=counts[place], place=place, **arguments)
+                for place in places
+            ]
+    engine.run(adding, doing="add vectors", unit="vector")
+    return engine.run(shards, doing="build index", unit="vector")
 
 
 def document_vectors_store(stage: StageFolder) -> RowStore:
@@ -96,14 +133,93 @@ def open_retriever(stage: StageFolder, embeddings: StageFolder) -> Retriever:
     if stage.settings["retrieval"] == "bm25":
         bm25: Bm25 = loaded(lambda: Bm25.open(stage.path / "bm25"), "bm25", stage.path, of=[stage.manifest_file])
         return bm25
-    is_chunks = stage.settings["units"] == "chunks"
-    store = embedding_store(embeddings) if is_chunks else document_vectors_store(stage)
-    return EmbeddingRetriever(open_index(stage).search, store.rows)
+    index = open_index(stage)
+    return EmbeddingRetriever(index.search, _open_vectors(stage, embeddings).rows, index.rerank_ratio)
 
 
 def open_index(stage: StageFolder) -> Index:
     """The index of a finished stage, memory-mapped, once a process."""
     return loaded(lambda: Index.open(stage.path), "index", stage.path, of=[stage.manifest_file])
+
+
+def search_shards(
+    job: Job, stage: StageFolder, engine: Engine, parts: Sequence[Part], ask_of: Callable[[Part], Ask]
+) -> list[Part]:
+    """The parts of a stage, as they are where the index is mapped whole; else as they are to run after this search.
+
+    Every shard is searched alone for every unfinished part, one task each, and what it proposes is written aside; the
+    part's open_retriever then merges it, to the results of a search over all shards. Shard after shard, so that a host
+    reads each once. Disk: 12 bytes for each query, proposal and shard, until the stage is finished.
+    """
+    shards = _shards_to_search(job)
+    missing = [part for part in parts if finished(part) is None] if shards else []
+    stages = {"index": job.work["index"], "embeddings": job.work["embed"]}
+    searches = [
+        stage.part(
+            number,
+            _search_part,
+            prefix=f"found-{part.name}",
+            key=part.key,
+            weight=part.weight,
+            shard=shard,
+            ask=ask_of(part),
+            **stages,
+        )
+        for number, shard in enumerate(shards)
+        for part in missing
+    ]
+    engine.run(searches, doing="search index shards", unit="query")
+    searched = {part.name: _after_search(part, len(shards), stages) for part in missing}
+    return [searched.get(part.name, part) for part in parts]
+
+
+def _after_search(part: Part, num_shards: int, stages: dict[str, StageFolder]) -> Part:
+    paths = [part.folder / f"found-{part.name}-{number:05d}.npy" for number in range(num_shards)]
+    return dataclasses.replace(
+        part, arguments=part.arguments | {"open_retriever": partial(_open_found, paths=paths, **stages)}
+    )
+
+
+def _shards_to_search(job: Job) -> list[str]:
+    """The index files to be searched by tasks of their own; none where they are mapped, or where there are none."""
+    index, indexing = job.work["index"], job.recipe.index
+    shards: list[str] = _facts_of(index).get("shards", [])
+    size = sum((index.path / name).stat().st_size for name in shards)
+    is_sharded = indexing.search == "sharded" or (indexing.search == "auto" and size > indexing.max_mapped_bytes)
+    return shards if is_sharded else []
+
+
+def _search_part(
+    folder: Path, name: str, *, index: StageFolder, embeddings: StageFolder, shard: str, ask: Ask
+) -> PartResult:
+    opened = Index.open(index.path, _facts_of(index) | {"shards": [shard]})
+    search = ShardSearch(opened.search, _open_vectors(index, embeddings).rows, opened.rerank_ratio)
+    ask(search)
+    proposals = search.proposals()
+    write_array(folder / f"{name}.npy", proposals)
+    return PartResult(files=[f"{name}.npy"], rows=len(proposals))
+
+
+def _open_found(*, paths: Sequence[Path], index: StageFolder, embeddings: StageFolder) -> Retriever:
+    proposals = [np.load(path, mmap_mode="r", allow_pickle=False) for path in paths]
+    ratio, rows = _facts_of(index)["rerank_ratio"], _open_vectors(index, embeddings).rows
+    return EmbeddingRetriever(partial(_search_mapped, index), rows, ratio, proposals)
+
+
+def _search_mapped(index: StageFolder, queries: Vectors, top_k: int) -> Neighbours:
+    """Maps all shards, one after the other: for the few queries with more equals than were proposed."""
+    return open_index(index).search(queries, top_k)
+
+
+def _facts_of(index: StageFolder) -> dict[str, Any]:
+    """What index.json says."""
+    facts: dict[str, Any] = (index.manifest() or {})["values"]
+    return facts
+
+
+def _open_vectors(stage: StageFolder, embeddings: StageFolder) -> RowStore:
+    is_chunks = stage.settings["units"] == "chunks"
+    return embedding_store(embeddings) if is_chunks else document_vectors_store(stage)
 
 
 def _write_vectors(job: Job, stage: StageFolder, engine: Engine) -> list[dict[str, Any]]:
@@ -146,25 +262,52 @@ def _words_part(folder: Path, name: str, *, chunks: Sequence[Path], units: str) 
 
 def _train_part(folder: Path, name: str, *, open_store: OpenStore, indexing: Indexing) -> PartResult:
     store = open_store()
-    empty = _trained(store, indexing)
-    with written_aside(folder / f"{name}.faiss") as aside:
-        faiss.write_index(empty, str(aside))
     counts = [len(array) for array in store.arrays]
-    ranges = list(shard_ranges(counts, bytes_per_vector(empty), indexing.max_shard_bytes))
-    return PartResult(files=[f"{name}.faiss"], values={"ranges": ranges})
+    check_memory(
+        _factory(store, indexing),
+        _dimensions(store),
+        counts,
+        max_shard_bytes=indexing.max_shard_bytes,
+        available_bytes=_available_bytes(),
+    )
+    empty = _trained(store, indexing)
+    path = folder / f"{name}.faiss"
+    with written_aside(path) as aside:
+        faiss.write_index(empty, str(aside))
+    ranges = shard_ranges(counts, bytes_per_vector(empty), indexing.max_shard_bytes - path.stat().st_size)
+    values = {"ranges": list(ranges), "counts": counts, "has_mergeable_lists": has_mergeable_lists(empty)}
+    return PartResult(files=[path.name], values=values)
 
 
-def _shard_part(
-    folder: Path, name: str, *, open_store: OpenStore, indexing: Indexing, first: int, last: int
-) -> PartResult:
+def _available_bytes() -> int:
+    from distributed.system import MEMORY_LIMIT  # the container's, where there is one
+
+    return int(min(psutil.virtual_memory().available, MEMORY_LIMIT))
+
+
+def _add_part(folder: Path, name: str, *, open_store: OpenStore, indexing: Indexing, place: int) -> PartResult:
+    store = open_store()
+    index = faiss.read_index(str(folder / "trained-00000.faiss"))
+    add(index, store.arrays[place], store.firsts[place])
+    with written_aside(folder / f"{name}.faiss") as aside:
+        write_lists(index, aside)
+    return PartResult(files=[f"{name}.faiss"], rows=index.ntotal)
+
+
+def _shard_part(folder: Path, name: str, *, open_store: OpenStore, indexing: Indexing, places: range) -> PartResult:
+    """Joins the lists of the parts at some places; adds the vectors of those that have none."""
     store = open_store()
     shard = faiss.read_index(str(folder / "trained-00000.faiss"))
-    for array, first_id in list(zip(store.arrays, store.firsts, strict=True))[first:last]:
-        add(shard, array, first_id)
+    for place in places:
+        lists = folder / f"added-{place:05d}.faiss"
+        if lists.exists():
+            merge_lists(shard, lists)
+        else:
+            add(shard, store.arrays[place], store.firsts[place])
     with written_aside(folder / f"{name}.faiss") as aside:
         faiss.write_index(shard, str(aside))
     account = Account()
-    account.add("vectors", read=sum(len(array) for array in store.arrays[first:last]), kept=shard.ntotal)
+    account.add("vectors", read=sum(len(store.arrays[place]) for place in places), kept=shard.ntotal)
     return PartResult(files=[f"{name}.faiss"], rows=shard.ntotal, account=account)
 
 
@@ -179,39 +322,58 @@ def _measure_part(
 
 
 def measure(index: Index, store: RowStore, indexing: Indexing) -> None:
-    """Choose nprobe where it is left open, and put it and the recall against exact search into the index's facts."""
+    """Choose nprobe and the rerank ratio where they are left open; put them and the recall into the index's facts.
+
+    Recall is that of a search as mining makes it, scored again from the stored embeddings, against exact search.
+    """
+    ratios = (indexing.rerank_ratio,) if indexing.rerank_ratio else index.rerank_ratios
     if index.is_exact:
+        index.facts["rerank_ratio"] = ratios[0]
         return
-    queries = store.rows(sample_rows(len(store), indexing.recall_queries))
-    top_k = min(indexing.recall_top_k, len(store))
+    query_ids = sample_rows(len(store), indexing.recall_queries)
+    queries, top_k = store.rows(query_ids), min(indexing.recall_top_k, len(store))
     exact = exact_neighbours(queries, store.arrays, top_k)
 
-    def recall_at(nprobe: int) -> float:
+    @cache
+    def recall_at(nprobe: int, ratio: float) -> float:
         index.set_nprobe(nprobe)
-        return recall(index.search(queries, top_k).ids, exact)
+        return recall(EmbeddingRetriever(index.search, store.rows, ratio).neighbours_of(query_ids, top_k).ids, exact)
 
-    nprobe = indexing.nprobe or choose_nprobe(recall_at, index.num_lists, indexing.target_recall)
+    nprobe, ratio = choose_search(
+        recall_at,
+        nprobe=indexing.nprobe,
+        ratios=ratios,
+        num_lists=index.num_lists,
+        target_recall=indexing.target_recall,
+    )
+    index.set_nprobe(nprobe)
     index.facts |= {
         "nprobe": nprobe,
-        "recall": recall_at(nprobe),
+        "rerank_ratio": ratio,
+        "recall_before_reranking": recall(index.search(queries, top_k).ids, exact),
+        "recall": recall_at(nprobe, ratio),
         "recall_top_k": top_k,
         "recall_queries": len(queries),
     }
 
 
 def _facts(store: RowStore, indexing: Indexing, shards: list[str]) -> dict[str, Any]:
-    dimensions = store.arrays[0].shape[1]
-    facts = {"factory": _factory(store, indexing), "metric": "inner product", "dimensions": dimensions}
-    return facts | {"num_chunks": len(store), "shards": shards, "nprobe": None, "recall": 1.0}
+    facts = {"factory": _factory(store, indexing), "metric": "inner product", "dimensions": _dimensions(store)}
+    exact = {"recall_before_reranking": 1.0, "recall": 1.0}
+    return facts | {"num_chunks": len(store), "shards": shards, "nprobe": None} | exact
 
 
 def _factory(store: RowStore, indexing: Indexing) -> str:
-    return choose_factory(len(store), store.arrays[0].shape[1]) if indexing.factory == "auto" else indexing.factory
+    return choose_factory(len(store), _dimensions(store)) if indexing.factory == "auto" else indexing.factory
+
+
+def _dimensions(store: RowStore) -> int:
+    return int(store.arrays[0].shape[1])
 
 
 def _trained(store: RowStore, indexing: Indexing) -> Any:
     """An empty index, trained on a sample spread over the corpus if its factory needs training."""
-    empty = new_index(_factory(store, indexing), store.arrays[0].shape[1])
+    empty = new_index(_factory(store, indexing), _dimensions(store))
     number = num_training_vectors(empty, len(store), indexing.training_chunks)
     if number:
         train(empty, store.rows(sample_rows(len(store), number)))

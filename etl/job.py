@@ -78,7 +78,8 @@ def _index_settings(recipe: Recipe) -> dict[str, Any]:
     units, retrieval = recipe.synthesis.retrieves, recipe.mining.retrieval
     if units is None:
         return {"skipped": "nothing is looked up"}
-    of_faiss = dataclasses.asdict(recipe.index) if retrieval == "embeddings" else {}
+    plain = _without(dataclasses.asdict(recipe.index), "search", "max_mapped_bytes")  # how, not what
+    of_faiss = plain if retrieval == "embeddings" else {}
     return of_faiss | {"retrieval": retrieval, "units": units}
 
 

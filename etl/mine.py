@@ -1,8 +1,8 @@
 """Stage mine: meta-documents in, the candidates for negatives of each of their chunks out.
 
 Meta-documents are drawn in seeded order; a part holds a fixed number of them, so that its bytes do not depend on who
-mines it. The index and the embeddings are memory-mapped; nothing else is held beyond a part. What the methods compared
-with look up instead is in `relate`.
+mines it. The index and the embeddings are memory-mapped; nothing else is held beyond a part. An index too large to map
+is searched shard by shard beforehand: `search_shards`. What the methods compared with look up instead is in `relate`.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from etl import relate
 from etl.draw import Strand, strands
 from etl.engine import Engine
-from etl.index import open_retriever
+from etl.index import Ask, open_retriever, search_shards
 from etl.job import Job
 from etl.lookup import RowStore, chunk_store, row_store
 from etl.parts import Part, PartResult, write_array, write_table
@@ -62,6 +62,8 @@ def run(job: Job, engine: Engine, *, num_draws: Sequence[int] | None = None) -> 
         for strand, number in zip(all_strands, draws, strict=True)
         for part in _strand_parts(stage, strand, number, means, job, arguments)
     ]
+    if arguments["random_of"] is None:
+        parts = search_shards(job, stage, engine, parts, _ask_of)
     markers = engine.run(parts, doing="mine negatives", unit="chunk")
     values["near_duplicates"] = total([marker["values"]["near_duplicates"] for marker in markers])
     files = {name: facts for marker in sketches for name, facts in marker["files"].items()}
@@ -161,6 +163,20 @@ def paper_negatives(
         meta_chars=chars,
         num_meta_chunks=num_chunks,
         granularity_chars=granularity * means.chars_per_token if granularity else chunking.granularity_chars,
+    )
+
+
+def _ask_of(part: Part) -> Ask:
+    return partial(_ask, documents=part.arguments["documents"])
+
+
+def _ask(retriever: Retriever, *, documents: list[MetaDocument]) -> None:
+    """All that mining these documents asks, by mining them: with no neighbours there is nothing to apply rules to."""
+    mine_documents(
+        documents,
+        retriever=retriever,
+        fetch_hashes=lambda ids: np.zeros(len(ids), np.uint64),
+        rules=NearDuplicateRules(None),
     )
 
 

@@ -1,9 +1,9 @@
 """Stage mine of the methods compared with: documents in, their nearest documents (knn, iclm) or keywords (quest) out.
 
-Standard looks up nothing. Parts follow those of the chunk stage.
+Standard looks up nothing. An index of documents too large to map is searched shard by shard, as in `mine`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from etl.draw import all_documents
 from etl.engine import Engine
-from etl.index import open_retriever
+from etl.index import Ask, open_retriever, search_shards
 from etl.job import Job, document_candidates
 from etl.lookup import document_texts, loaded
 from etl.parts import Part, PartResult, write_table
@@ -23,11 +23,12 @@ from etl.schemas import DOCUMENT_NEIGHBOURS, KEYWORDS
 from etl.work import StageFolder
 from nextlong.accounting import Account
 from nextlong.config import Synthesis
+from nextlong.indexing import Neighbours
 from nextlong.keywords import QueryModel, keywords, load_stop_phrases
 from nextlong.retrieval import Retriever
 
 _DOCUMENTS_A_PART = 4096
-_QUERIES_AT_ONCE = 256
+_QUERIES_AT_ONCE = 512
 
 
 def run(job: Job, engine: Engine) -> dict[str, Any]:
@@ -35,7 +36,10 @@ def run(job: Job, engine: Engine) -> dict[str, Any]:
     stage = job.work.start("mine")
     if stage.settings.get("skipped"):
         return stage.finish([], values=stage.settings)
-    parts = _keyword_parts(job, stage) if job.recipe.synthesis.strategy == "quest" else _neighbour_parts(job, stage)
+    if job.recipe.synthesis.strategy == "quest":
+        parts = _keyword_parts(job, stage)
+    else:
+        parts = search_shards(job, stage, engine, _neighbour_parts(job, stage), _ask_of)
     return stage.finish(engine.run(parts, doing="relate documents", unit="document"))
 
 
@@ -48,7 +52,7 @@ def _neighbour_parts(job: Job, stage: StageFolder) -> list[Part]:
             _neighbour_part,
             weight=min(_DOCUMENTS_A_PART, len(doc_ids) - first),
             doc_ids=doc_ids,
-            first=first,
+            places=range(first, min(first + _DOCUMENTS_A_PART, len(doc_ids))),
             num_candidates=document_candidates(job.recipe),
             open_retriever=partial(open_retriever, job.work["index"], job.work["embed"]),
         )
@@ -61,27 +65,43 @@ def _neighbour_part(
     name: str,
     *,
     doc_ids: NDArray[np.int64],
-    first: int,
+    places: range,
     num_candidates: int,
     open_retriever: Callable[[], Retriever],
 ) -> PartResult:
     """Documents are indexed under their place in doc_ids."""
     account, ids, scores = Account(), [], []
-    places = np.arange(first, min(first + _DOCUMENTS_A_PART, len(doc_ids)))
-    retriever = open_retriever()
-    for start in range(0, len(places), _QUERIES_AT_ONCE):
-        queries = places[start : start + _QUERIES_AT_ONCE]
-        found = retriever.neighbours_of(queries, num_candidates + 1)
+    for queries, found in _neighbours(open_retriever(), places, num_candidates):
         for query, row_scores, row_ids in zip(queries.tolist(), *found, strict=True):
             others = np.flatnonzero((row_ids >= 0) & (row_ids != query))[:num_candidates]
             ids.append(doc_ids[row_ids[others]])
             scores.append(row_scores[others])
     offsets = np.cumsum([0, *map(len, ids)], dtype=np.int32)
     lists = [pa.ListArray.from_arrays(offsets, np.concatenate(values)) for values in (ids, scores)]
-    write_table(folder / f"{name}.parquet", pa.table([doc_ids[places], *lists], schema=DOCUMENT_NEIGHBOURS))
+    write_table(
+        folder / f"{name}.parquet", pa.table([doc_ids[places.start : places.stop], *lists], schema=DOCUMENT_NEIGHBOURS)
+    )
     account.add("documents", read=len(places), kept=len(places))
     account.add("neighbours", read=int(offsets[-1]), kept=int(offsets[-1]))
     return PartResult(files=[f"{name}.parquet"], rows=len(places), account=account)
+
+
+def _neighbours(
+    retriever: Retriever, places: range, num_candidates: int
+) -> Iterator[tuple[NDArray[np.int64], Neighbours]]:
+    """Batches of documents with their neighbours, themselves among them."""
+    for start in places[::_QUERIES_AT_ONCE]:
+        queries = np.arange(start, min(start + _QUERIES_AT_ONCE, places.stop))
+        yield queries, retriever.neighbours_of(queries, num_candidates + 1)
+
+
+def _ask_of(part: Part) -> Ask:
+    return partial(_ask, places=part.arguments["places"], num_candidates=part.arguments["num_candidates"])
+
+
+def _ask(retriever: Retriever, *, places: range, num_candidates: int) -> None:
+    for _ in _neighbours(retriever, places, num_candidates):
+        pass
 
 
 def _keyword_parts(job: Job, stage: StageFolder) -> list[Part]:

@@ -25,9 +25,15 @@ FOLDERS = {
     "interleave": "6-long-documents",
     "pack": "7-packed",
 }
-FORMAT_VERSIONS = dict.fromkeys(STAGES, 1) | {"index": 2, "mine": 2, "interleave": 2}
+FORMAT_VERSIONS = dict.fromkeys(STAGES, 1) | {"index": 3, "mine": 2, "interleave": 2}
 """Raised when a stage's code gives other bytes for the same settings."""
-SCRATCH = {"read": "scan", "chunk": "cut", "index": "trained", "interleave": "plan"}
+SCRATCH = {
+    "read": ("scan",),
+    "chunk": ("cut",),
+    "index": ("trained", "added"),
+    "mine": ("found",),
+    "interleave": ("plan",),
+}
 """Parts that only a later pass of the same stage reads."""
 READS = {
     "read": (),
@@ -134,7 +140,8 @@ class StageFolder:
 
     def scratch(self) -> list[Path]:
         """Files of an earlier pass that a finished stage does not read again."""
-        return sorted(self.path.glob(f"{SCRATCH[self.stage]}-*")) if self.stage in SCRATCH and self.manifest() else []
+        prefixes = SCRATCH.get(self.stage, ()) if self.manifest() else ()
+        return sorted(path for prefix in prefixes for path in self.path.glob(f"{prefix}-*"))
 
 
 class Work:

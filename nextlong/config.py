@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from typing import Literal, get_args
 
 from nextlong.errors import UserError
@@ -95,22 +96,45 @@ class Indexing:
     """Most vectors the index is trained on, drawn evenly over the corpus."""
     nprobe: int | None = None
     """Inverted lists visited a query; None: the smallest power of two that reaches target_recall on a sample."""
+    rerank_ratio: float | None = None
+    """How many times the wanted neighbours FAISS proposes; all are scored again from the stored embeddings. None: 1.05,
+    or for codes below 8 bits a dimension (PQ) the smallest of 2, 4, 8, 16 that reaches target_recall on a sample."""
     target_recall: float = 0.95
-    """Recall that nprobe is chosen for."""
+    """Recall, after scoring again, that nprobe and rerank_ratio are chosen for."""
     recall_queries: int = 256
     """Chunks whose exact neighbours are computed to measure the recall of an index that is not Flat."""
     recall_top_k: int = 32
     """Neighbours a query in that measurement."""
     max_shard_bytes: int = 8 * 2**30
-    """Greatest size of one index file; a larger index is written as several, each self-contained."""
+    """Greatest size of one index file; a larger index is written as several, each self-contained, of whole parts. A
+    worker holds up to twice as much while it builds one."""
+    search: Literal["auto", "mapped", "sharded"] = "auto"
+    """mapped: every worker maps all index files, one copy a host. sharded: a task searches one file for the queries of
+    one part; the proposals, 12 bytes each, lie on disk until the stage is finished. auto: sharded above
+    max_mapped_bytes. The results are the same."""
+    max_mapped_bytes: int = 64 * 2**30
+    """Size of all index files together up to which search=auto maps them; a host should have it as free memory."""
 
     def __post_init__(self) -> None:
         check_numbers(self, "index")
         require(bool(self.factory), "index.factory", self.factory, "a FAISS factory string, or auto")
-        for name in ("training_chunks", "recall_queries", "recall_top_k", "max_shard_bytes"):
+        for name in ("training_chunks", "recall_queries", "recall_top_k", "max_shard_bytes", "max_mapped_bytes"):
             require(getattr(self, name) >= 1, f"index.{name}", getattr(self, name), "at least 1")
+        self._check_lists()
+        ratio = self.rerank_ratio
+        require(ratio is None or ratio >= 1, "index.rerank_ratio", ratio, "at least 1, or null")
+        modes = ("auto", "mapped", "sharded")
+        require(self.search in modes, "index.search", self.search, f"one of {', '.join(modes)}")
         require(self.nprobe is None or self.nprobe >= 1, "index.nprobe", self.nprobe, "at least 1, or null")
         require(0 < self.target_recall <= 1, "index.target_recall", self.target_recall, "above 0 and at most 1")
+
+    def _check_lists(self) -> None:
+        lists = re.search(r"IVF(\d+)", self.factory)
+        if lists and int(lists[1]) > self.training_chunks:
+            raise UserError(
+                f"index.factory asks for {int(lists[1]):,} inverted lists, but index.training_chunks is "
+                f"{self.training_chunks:,}, and each needs a training vector. Use fewer lists, or more training_chunks."
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

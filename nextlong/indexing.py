@@ -1,7 +1,10 @@
 """Vectors in, FAISS indexes out, and the search over them (Sec. 3.1.2, Eq. 3): ids are chunk_ids, higher is nearer."""
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +15,12 @@ from nextlong.errors import UserError
 
 FloatArray = NDArray[np.floating[Any]]
 Vectors = NDArray[np.float16] | NDArray[np.float32]
+
+EXACT_RERANK_RATIO = 1.05  # FAISS's distances differ from the exact scores in the last digits: re-ordering needs margin
+_RERANK_RATIOS = (2.0, 4.0, 8.0, 16.0)
+_LISTS_FOR_RATIO = 4  # a proposal costs a random read of an embedding: fewer of them are worth so many times the lists
+_LEAST_GAIN = 0.001  # in recall, by twice the lists
+_GROWTH = 2  # vectors in memory double when they are full: while an index grows, twice its bytes may be held
 
 
 class Neighbours(NamedTuple):
@@ -30,26 +39,50 @@ def choose_factory(num_chunks: int, dimensions: int) -> str:
     """
     if num_chunks < 65_536:
         return "Flat"
-    num_lists = 2 ** round(np.log2(4 * np.sqrt(num_chunks)))
-    lists = f"IVF{num_lists}_HNSW32" if num_lists >= 16_384 else f"IVF{num_lists}"
     if num_chunks < 1_000_000:
-        return f"{lists},Flat"
+        return f"{_lists_for(num_chunks)},Flat"
     if num_chunks < 200_000_000 or dimensions % 8:
-        return f"{lists},SQ8"
-    return f"{lists},PQ{dimensions // 8}"
+        return f"{_lists_for(num_chunks)},SQ8"
+    return f"{_lists_for(num_chunks)},PQ{dimensions // 8}"
+
+
+def _lists_for(num_chunks: int) -> str:
+    number = 2 ** round(np.log2(4 * np.sqrt(num_chunks)))
+    return f"IVF{number}_HNSW32" if number >= 16_384 else f"IVF{number}"
 
 
 def new_index(factory: str, dimensions: int) -> Any:
-    """An empty index of inner products; UserError when FAISS does not know the factory string."""
+    """An empty index of inner products that keeps ids; UserError when FAISS, or this program, cannot build it."""
     import faiss
 
-    name = "IDMap2,Flat" if factory == "Flat" else factory
+    index = _from_factory(factory, factory, dimensions)
+    if isinstance(index, faiss.IndexRefine):
+        raise UserError(
+            f"index.factory is {factory!r}, which keeps the vectors twice. Leave its last part out: what FAISS "
+            f"proposes is scored again from the stored embeddings (index.rerank_ratio)."
+        )
+    if _lists(index) is None and not isinstance(index, faiss.IndexIDMap):
+        index = _from_factory(factory, f"IDMap2,{factory}", dimensions)
     try:
-        return faiss.index_factory(dimensions, name, faiss.METRIC_INNER_PRODUCT)
+        index.sa_code_size()
     except RuntimeError as error:
         raise UserError(
+            f"index.factory is {factory!r}, a graph, whose size cannot be told beforehand. Use a graph to find "
+            f"lists, e.g. 'IVF65536_HNSW32,SQ8', or 'auto'."
+        ) from error
+    return index
+
+
+def _from_factory(factory: str, name: str, dimensions: int) -> Any:
+    import faiss
+
+    try:
+        return faiss.index_factory(dimensions, name, faiss.METRIC_INNER_PRODUCT)
+    except (RuntimeError, MemoryError) as error:
+        reason = re.sub(r"^Error in .* at \S+:\d+: (Error: ('.*') failed)?(: )?", "\\2 ", str(error)).strip()
+        raise UserError(
             f"index.factory is {factory!r}, which FAISS cannot build for {dimensions} dimensions "
-            f"({str(error).splitlines()[-1]}). Use e.g. 'Flat', 'IVF1024,SQ8', or 'auto'."
+            f"({reason}). Use e.g. 'Flat', 'IVF1024,SQ8', or 'auto'."
         ) from error
 
 
@@ -63,18 +96,28 @@ def num_training_vectors(index: Any, num_chunks: int, most: int) -> int:
 def train(index: Any, vectors: Vectors) -> None:
     """Train on float vectors [n, d], on one thread, so that the same vectors give the same index.
 
-    Raises UserError when there are fewer vectors than lists.
+    Raises UserError when there are fewer vectors than lists, or than a product quantizer has codes.
     """
-    if len(vectors) < num_lists(index):
-        raise UserError(
-            f"index.factory asks for {num_lists(index):,} inverted lists, but there are only {len(vectors):,} "
-            f"training vectors. Use fewer lists, more training_chunks, or factory 'auto'."
-        )
+    for number, what in ((num_lists(index), "inverted lists"), (_num_codes(index), "codes of a product quantizer")):
+        if len(vectors) < number:
+            raise UserError(
+                f"index.factory asks for {number:,} {what}, but there are only {len(vectors):,} training vectors. "
+                f"Use fewer of them, more training_chunks, or factory 'auto'."
+            )
     _one_thread()
-    for part in (index, _lists(index)):
-        if part is not None and hasattr(part, "cp"):
+    codes = _codes(index)
+    for part in (_lists(index), getattr(codes, "pq", None)):
+        if part is not None:
             part.cp.min_points_per_centroid = 1  # few points a list cost recall, which is measured, not a warning
+    if hasattr(codes, "do_polysemous_training"):
+        codes.do_polysemous_training = False  # seconds a byte of code, for a kind of search not used here
     index.train(np.ascontiguousarray(vectors, np.float32))
+
+
+def _num_codes(index: Any) -> int:
+    """Codes of each part of a product quantizer, which needs so many training vectors; 0 where there is none."""
+    quantizer = getattr(_codes(index), "pq", None)
+    return int(quantizer.ksub) if quantizer is not None else 0
 
 
 def add(index: Any, vectors: Vectors, first_id: int) -> None:
@@ -84,10 +127,100 @@ def add(index: Any, vectors: Vectors, first_id: int) -> None:
     index.add_with_ids(np.ascontiguousarray(vectors, np.float32), ids)
 
 
+def has_mergeable_lists(index: Any) -> bool:
+    """Whether vectors may be added to copies of the trained index, and the copies' inverted lists be joined."""
+    import faiss
+
+    if _lists(index) is None or isinstance(index, faiss.IndexIDMap):
+        return False
+    return isinstance(faiss.downcast_InvertedLists(_lists(index).invlists), faiss.ArrayInvertedLists)
+
+
+def write_lists(index: Any, path: Path) -> None:
+    """Write the inverted lists alone: codes and ids, without the centroids, which all copies of an index share."""
+    import faiss
+
+    writer = faiss.FileIOWriter(str(path))
+    faiss.write_InvertedLists(_lists(index).invlists, writer)
+    del writer  # closes the file
+
+
+def merge_lists(index: Any, path: Path) -> None:
+    """Append written lists to those of a copy of the same trained index, as if their vectors were added to it."""
+    import faiss
+
+    lists = _lists(index)
+    added: Any = faiss.read_InvertedLists(faiss.FileIOReader(str(path)))
+    lists.ntotal += added.compute_ntotal()
+    lists.invlists.merge_from(added, 0)
+    index.ntotal = lists.ntotal
+
+
 def bytes_per_vector(index: Any) -> int:
     """Bytes that one vector takes in the index, its id included."""
+    return _code_bytes(index) + 8
+
+
+def _code_bytes(index: Any) -> int:
     lists = _lists(index)
-    return int(lists.code_size if lists is not None else index.sa_code_size()) + 8
+    return int(lists.code_size if lists is not None else index.sa_code_size())
+
+
+def check_memory(
+    factory: str, dimensions: int, counts: Sequence[int], *, max_shard_bytes: int, available_bytes: int
+) -> None:
+    """Raise UserError when one worker cannot hold what it builds; the message says what would fit, with sizes.
+
+    Held at once: a shard with the trained index within, at worst twice while it grows, and a part as float32. counts:
+    vectors of each part; a shard holds whole parts.
+    """
+    needed = _build_bytes(factory, dimensions, counts, max_shard_bytes)
+    if needed <= available_bytes:
+        return
+    largest_fit = (available_bytes - 4 * dimensions * max(counts)) // _GROWTH
+    remedies = []
+    if _build_bytes(factory, dimensions, counts, largest_fit) <= available_bytes:
+        remedies.append(f"set index.max_shard_bytes to {largest_fit} or less")
+    remedies += [
+        f"set index.factory to {smaller}, which needs {_gigabytes(size)}"
+        for smaller in _smaller_factories(factory, dimensions, sum(counts))
+        if (size := _build_bytes(smaller, dimensions, counts, max_shard_bytes)) <= available_bytes
+    ]
+    raise UserError(
+        f"index.factory {factory} needs {_gigabytes(needed)} of memory a worker to build shards of at most "
+        f"{_gigabytes(max_shard_bytes)}, but this machine has {_gigabytes(available_bytes)} available: "
+        f"{'; or '.join(remedies) or 'use a machine with more memory, or smaller parts (input.part_rows)'}."
+    )
+
+
+def _build_bytes(factory: str, dimensions: int, counts: Sequence[int], max_shard_bytes: int) -> int:
+    index = new_index(factory, dimensions)
+    trained, each, largest = _trained_bytes(index), bytes_per_vector(index), int(max(counts))
+    shard = trained + max(largest * each, min(sum(counts) * each, max_shard_bytes - trained))
+    return _GROWTH * shard + 4 * dimensions * largest
+
+
+def _trained_bytes(index: Any) -> int:
+    """About what an empty index takes once it is trained: the centroids of its lists, and the graph over them."""
+    import faiss
+
+    if not num_lists(index):
+        return 0
+    graph = getattr(faiss.downcast_index(_lists(index).quantizer), "hnsw", None)
+    links = 4 * graph.nb_neighbors(0) + 16 if graph is not None else 0
+    return num_lists(index) * (4 * int(index.d) + int(links) + 8)
+
+
+def _smaller_factories(factory: str, dimensions: int, num_chunks: int) -> list[str]:
+    """The same inverted lists (Flat: as many as fit the number of chunks) with compressed vectors."""
+    lists, _, code = factory.rpartition(",")
+    codes = ["SQ8"] if code == "Flat" else []
+    codes += [f"PQ{dimensions // 8}"] if not code.startswith("PQ") and dimensions % 8 == 0 else []
+    return [f"{lists or _lists_for(num_chunks)},{each}" for each in codes]
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:,.2f} GB"
 
 
 class Index:
@@ -127,6 +260,22 @@ class Index:
         """Inverted lists of a shard, 0 where there are none."""
         return num_lists(self._shards[0])
 
+    @property
+    def bytes_per_vector(self) -> int:
+        """Bytes that one vector takes, its id included."""
+        return bytes_per_vector(self._shards[0])
+
+    @property
+    def rerank_ratio(self) -> float:
+        """How many times the wanted neighbours a search should propose, to be scored again."""
+        return float(self.facts.get("rerank_ratio", EXACT_RERANK_RATIO))
+
+    @property
+    def rerank_ratios(self) -> tuple[float, ...]:
+        """The ratios to choose from: codes of fewer than 8 bits a dimension (PQ) lose the order of near neighbours."""
+        shard = self._shards[0]
+        return _RERANK_RATIOS if _code_bytes(shard) < shard.d else (EXACT_RERANK_RATIO,)
+
     def set_nprobe(self, nprobe: int) -> None:
         """Visit so many inverted lists a query; indexes without lists have nothing to set."""
         for shard in self._shards:
@@ -138,11 +287,27 @@ class Index:
         """The nearest of all shards for queries [n, d], on one thread; scores are FAISS's own, not the final ones."""
         _one_thread()
         wanted = np.ascontiguousarray(queries, np.float32)
-        found = [shard.search(wanted, min(top_k, max(1, shard.ntotal))) for shard in self._shards]
-        scores = np.concatenate([scores for scores, _ in found], axis=1)
-        ids = np.concatenate([ids for _, ids in found], axis=1)
-        order = np.lexsort((ids, np.where(ids < 0, np.inf, -scores)))[:, :top_k]
-        return Neighbours(np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1))
+        found = (Neighbours(*shard.search(wanted, min(top_k, max(1, shard.ntotal)))) for shard in self._shards)
+        return merged(found, top_k)
+
+
+def merged(found: Iterable[Neighbours], top_k: int) -> Neighbours:
+    """The nearest [n, at most top_k] of several searches for the same queries, by score, ties by id, -1 at the end.
+
+    Holds two results at a time, however many there are (at least one).
+    """
+    nearest: Neighbours | None = None
+    for each in found:
+        pair = each if nearest is None else _side_by_side(nearest, each)
+        order = np.lexsort((pair.ids, np.where(pair.ids < 0, np.inf, -pair.scores)))[:, :top_k]
+        nearest = Neighbours(np.take_along_axis(pair.scores, order, 1), np.take_along_axis(pair.ids, order, 1))
+    if nearest is None:
+        raise ValueError("nothing to merge")
+    return nearest
+
+
+def _side_by_side(left: Neighbours, right: Neighbours) -> Neighbours:
+    return Neighbours(np.hstack([left.scores, right.scores]), np.hstack([left.ids, right.ids]))
 
 
 def exact_neighbours(queries: Vectors, parts: Iterable[Vectors], top_k: int) -> NDArray[np.int64]:
@@ -151,19 +316,18 @@ def exact_neighbours(queries: Vectors, parts: Iterable[Vectors], top_k: int) -> 
 
     _one_thread()
     wanted = np.ascontiguousarray(queries, np.float32)
-    scores, ids, first = np.empty((len(wanted), 0), np.float32), np.empty((len(wanted), 0), np.int64), 0
-    for part in parts:
-        if len(part):
-            k = min(top_k, len(part))
-            part_scores, part_ids = faiss.knn(
-                wanted, np.ascontiguousarray(part, np.float32), k, metric=faiss.METRIC_INNER_PRODUCT
-            )
-            scores = np.concatenate([scores, part_scores], axis=1)
-            ids = np.concatenate([ids, part_ids + first], axis=1)
-            order = np.lexsort((ids, -scores))[:, :top_k]
-            scores, ids = np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1)
-        first += len(part)
-    return ids
+    nothing = Neighbours(np.empty((len(wanted), 0), np.float32), np.empty((len(wanted), 0), np.int64))
+
+    def found() -> Iterator[Neighbours]:
+        first = 0
+        for part in parts:
+            if len(part):
+                rows = np.ascontiguousarray(part, np.float32)
+                scores, ids = faiss.knn(wanted, rows, min(top_k, len(part)), metric=faiss.METRIC_INNER_PRODUCT)
+                yield Neighbours(scores, ids + first)
+            first += len(part)
+
+    return merged(chain([nothing], found()), top_k).ids
 
 
 def recall(found: NDArray[np.int64], exact: NDArray[np.int64]) -> float:
@@ -173,11 +337,44 @@ def recall(found: NDArray[np.int64], exact: NDArray[np.int64]) -> float:
 
 
 def choose_nprobe(recall_at: Callable[[int], float], most: int, target_recall: float) -> int:
-    """The smallest power of two, at most `most`, whose recall reaches the target; 1 where there are no lists."""
-    nprobe = 1
-    while nprobe < most and recall_at(nprobe) < target_recall:
-        nprobe = min(2 * nprobe, most)
+    """The smallest power of two, at most `most`, whose recall reaches the target, or that doubling hardly raises.
+
+    The latter where vectors are compressed too much, or where a graph does not lead to lists far away. 1: no lists.
+    """
+    nprobe, reached = 1, recall_at(1)
+    while nprobe < most and reached < target_recall:
+        twice = min(2 * nprobe, most)
+        before, reached = reached, recall_at(twice)
+        if reached - before < _LEAST_GAIN:
+            break
+        nprobe = twice
     return nprobe
+
+
+def choose_search(
+    recall_at: Callable[[int, float], float],
+    *,
+    nprobe: int | None,
+    ratios: Sequence[float],
+    num_lists: int,
+    target_recall: float,
+) -> tuple[int, float]:
+    """nprobe (as given, where it is) and the smallest of the ascending ratios that reach the target.
+
+    recall_at: (nprobe, ratio) -> recall. The fewest lists are found with the greatest ratio; for a smaller one up to
+    four times as many are visited. Where nothing reaches the target: the greatest ratio.
+    """
+    fewest = nprobe or choose_nprobe(lambda lists: recall_at(lists, ratios[-1]), num_lists, target_recall)
+    most = min(_LISTS_FOR_RATIO * fewest, num_lists)
+    for ratio in ratios[:-1]:
+        lists = nprobe or choose_nprobe(partial(_at_ratio, recall_at, ratio), most, target_recall)
+        if recall_at(lists, ratio) >= target_recall:
+            return lists, ratio
+    return fewest, ratios[-1]
+
+
+def _at_ratio(recall_at: Callable[[int, float], float], ratio: float, nprobe: int) -> float:
+    return recall_at(nprobe, ratio)
 
 
 def num_lists(index: Any) -> int:
@@ -186,7 +383,7 @@ def num_lists(index: Any) -> int:
     return int(lists.nlist) if lists is not None else 0
 
 
-def _lists(index: Any) -> Any | None:
+def _lists(index: Any) -> Any:
     """The inverted-list index inside an index, or None."""
     import faiss
 
@@ -194,6 +391,16 @@ def _lists(index: Any) -> Any | None:
         return faiss.extract_index_ivf(index)
     except RuntimeError:
         return None
+
+
+def _codes(index: Any) -> Any:
+    """The index that encodes the vectors, taken out of those that keep ids or transform vectors."""
+    import faiss
+
+    inner = _lists(index) or index
+    while hasattr(inner, "index"):
+        inner = faiss.downcast_index(inner.index)
+    return faiss.downcast_index(inner)
 
 
 def _one_thread() -> None:

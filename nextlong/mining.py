@@ -12,7 +12,7 @@ from nextlong.near_duplicates import NearDuplicateRules, NearDuplicates
 from nextlong.retrieval import Retriever
 from nextlong.sampling import STAGE_SELECTION
 
-_QUERIES_AT_ONCE = 256  # bounds the [queries, candidates] arrays; a Flat index wants large batches
+_QUERIES_AT_ONCE = 512  # bounds the [queries, candidates] arrays; a Flat index wants large batches
 
 
 class MetaDocument(NamedTuple):

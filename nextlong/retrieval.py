@@ -1,16 +1,16 @@
 """Ids of chunks or documents in, their neighbours with final scores out: what an index must offer to be mined."""
 
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nextlong.indexing import Neighbours, Vectors
+from nextlong.indexing import EXACT_RERANK_RATIO, Neighbours, Vectors, merged
 
-_OVERFETCH = 1.05  # FAISS's distances differ in the last digits from the exact scores; re-ordering needs some margin
 _ROUNDING = 1e-5  # FAISS sums in float32
 _WIDER = (2, 4, 8, 16)  # of more equals than that, FAISS decides which are found
+_VECTORS_AT_ONCE = 2**17  # bounds the embeddings held while proposals are scored, 0.8 GB at 768 dimensions
 
 Search = Callable[[Vectors, int], Neighbours]
 """(queries [n, d], top_k) -> scores and ids [n, top_k]"""
@@ -37,32 +37,81 @@ class EmbeddingRetriever(NamedTuple):
 
     search: Search
     fetch_vectors: FetchVectors
+    rerank_ratio: float = EXACT_RERANK_RATIO
+    """How many times top_k is proposed."""
+    proposals: Sequence[NDArray[Any]] = ()
+    """What each index shard alone proposed beforehand, as `ShardSearch` gives it: then only ties need the search."""
 
     def neighbours_of(self, ids: NDArray[np.int64], top_k: int) -> Neighbours:
         """As in `Retriever`."""
         vectors = self.fetch_vectors(ids)
-        most = int(np.ceil(top_k * _OVERFETCH))
-        first = self._rescored(vectors, most)
+        most = num_proposals(top_k, self.rerank_ratio)
+        first = self._rescored(vectors, self._merged(ids, most) if self.proposals else self.search(vectors, most))
         scores, found = first.scores[:, :top_k], first.ids[:, :top_k]
         rows = np.flatnonzero(_may_go_on(first, top_k, most))
         for factor in _WIDER:  # equals stand on both sides of the cut: ties are broken by id among all of them
             still = []
             for some in np.array_split(rows, -(-len(rows) * factor // max(1, len(ids)))) if len(rows) else []:
-                wider = self._rescored(vectors[some], most * factor)
+                wider = self._rescored(vectors[some], self.search(vectors[some], most * factor))
                 scores[some], found[some] = wider.scores[:, :top_k], wider.ids[:, :top_k]
                 still.append(some[_may_go_on(wider, top_k, most * factor)])
             rows = np.concatenate([rows[:0], *still])
         return Neighbours(scores, found)
 
-    def _rescored(self, vectors: Vectors, most: int) -> Neighbours:
-        proposed = self.search(vectors, most).ids
-        scores = _products(vectors, proposed, self.fetch_vectors)
-        order = np.lexsort((proposed, -scores))
-        return Neighbours(np.take_along_axis(scores, order, 1), np.take_along_axis(proposed, order, 1))
+    def _merged(self, ids: NDArray[np.int64], most: int) -> Neighbours:
+        """The search over all shards, from what each has proposed."""
+        found = (shard[np.searchsorted(shard["query"], ids)] for shard in self.proposals)
+        return merged((Neighbours(records["scores"], records["ids"]) for records in found), most)
+
+    def _rescored(self, vectors: Vectors, proposed: Neighbours) -> Neighbours:
+        scores = _products(vectors, proposed.ids, self.fetch_vectors)
+        order = np.lexsort((proposed.ids, -scores))
+        return Neighbours(np.take_along_axis(scores, order, 1), np.take_along_axis(proposed.ids, order, 1))
 
     def scores_of(self, ids: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.float32]:
         """As in `Retriever`."""
         return _products(self.fetch_vectors(ids), others, self.fetch_vectors)
+
+
+class ShardSearch:
+    """Asked like a retriever, it answers nothing, and keeps what one index shard proposes for every query.
+
+    To be asked in the same batches as the retriever that it prepares: FAISS's scores depend on them in the last digits.
+    """
+
+    def __init__(self, search: Search, fetch_vectors: FetchVectors, rerank_ratio: float) -> None:
+        self._search = search
+        self._fetch_vectors = fetch_vectors
+        self._rerank_ratio = rerank_ratio
+        self._found: list[tuple[NDArray[np.int64], Neighbours]] = []
+
+    def neighbours_of(self, ids: NDArray[np.int64], top_k: int) -> Neighbours:
+        """As in `Retriever`, but none."""
+        found = self._search(self._fetch_vectors(ids), num_proposals(top_k, self._rerank_ratio))
+        self._found.append((ids, found))
+        return Neighbours(found.scores[:, :0], found.ids[:, :0])
+
+    def scores_of(self, ids: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.float32]:
+        """As in `Retriever`, but none."""
+        return np.full(others.shape, -np.inf, np.float32)
+
+    def proposals(self) -> NDArray[Any]:
+        """One record a query, by query: its id, scores [k] and ids [k], -1 where it was asked for fewer."""
+        top_k = max((found.ids.shape[1] for _, found in self._found), default=0)
+        columns = [("query", np.int64), ("scores", np.float32, (top_k,)), ("ids", np.int64, (top_k,))]
+        records = np.empty(sum(len(ids) for ids, _ in self._found), columns)
+        records["scores"], records["ids"] = -np.inf, -1
+        first = 0
+        for ids, found in self._found:
+            here, width = records[first : first + len(ids)], found.ids.shape[1]
+            here["query"], here["scores"][:, :width], here["ids"][:, :width] = ids, found.scores, found.ids
+            first += len(ids)
+        return records[np.argsort(records["query"], kind="stable")]
+
+
+def num_proposals(top_k: int, rerank_ratio: float) -> int:
+    """Neighbours that FAISS proposes where top_k are wanted: at least one more, by which ties at the cut are seen."""
+    return max(top_k + 1, int(np.ceil(top_k * rerank_ratio)))
 
 
 def _may_go_on(found: Neighbours, top_k: int, most: int) -> NDArray[np.bool_]:
@@ -74,7 +123,15 @@ def _may_go_on(found: Neighbours, top_k: int, most: int) -> NDArray[np.bool_]:
 
 
 def _products(queries: Vectors, ids: NDArray[np.int64], fetch_vectors: FetchVectors) -> NDArray[np.float32]:
-    """The score of every query [n, d] with each of its ids [n, k]; every vector is fetched once."""
+    """The score of every query [n, d] with each of its ids [n, k], for some queries at a time."""
+    size = max(1, _VECTORS_AT_ONCE // max(1, ids.shape[1]))
+    rows = [slice(first, first + size) for first in range(0, len(queries), size)]
+    scores = [_products_at_once(queries[some], ids[some], fetch_vectors) for some in rows]
+    return np.concatenate([np.empty((0, ids.shape[1]), np.float32), *scores])
+
+
+def _products_at_once(queries: Vectors, ids: NDArray[np.int64], fetch_vectors: FetchVectors) -> NDArray[np.float32]:
+    """Every vector is fetched once."""
     known, places = np.unique(ids, return_inverse=True)
     vectors = np.zeros((len(known), queries.shape[1]), np.float64)
     vectors[known >= 0] = fetch_vectors(known[known >= 0])

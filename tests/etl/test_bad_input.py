@@ -96,7 +96,8 @@ def test_a_corpus_too_small_for_the_target_says_what_it_could_reach(make_recipe:
 
 
 def test_meta_documents_too_long_for_the_target(make_recipe: MakeRecipe) -> None:
-    _refused(make_recipe(synthesis={"target_length_tokens": 20}), "are longer than synthesis.max_meta_ratio.*raise the target")
+    recipe = make_recipe(synthesis={"target_length_tokens": 20})
+    _refused(recipe, "are longer than synthesis.max_meta_ratio.*raise the target")
 
 
 def test_odd_texts_are_kept_or_counted(on: MakeRecipe, tmp_path: Path) -> None:

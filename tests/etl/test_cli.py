@@ -112,7 +112,7 @@ def test_mistakes_end_in_one_sentence(recipe_file: Path) -> None:
 
 def test_help_has_an_example_for_every_verb() -> None:
     assert "nextlong demo" in nextlong("--help").stdout
-    for verb in ("demo", "run", "compare", "peek", "clean"):
+    for verb in ("demo", "run", "plan", "compare", "peek", "clean"):
         text = nextlong(verb, "--help").stdout
         assert f"Example: nextlong {verb}" in text
         assert len(text.splitlines()) < 40

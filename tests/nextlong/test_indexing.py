@@ -1,6 +1,8 @@
 """The index: exact where it says so, measured where it is not, the same from shards as from one file."""
 
 import json
+import re
+from itertools import pairwise
 from pathlib import Path
 
 import faiss
@@ -10,18 +12,27 @@ import pytest
 from nextlong.errors import UserError
 from nextlong.indexing import (
     Index,
+    Neighbours,
+    Vectors,
     add,
     bytes_per_vector,
+    check_memory,
     choose_factory,
     choose_nprobe,
+    choose_search,
     exact_neighbours,
+    has_mergeable_lists,
+    merge_lists,
+    merged,
     new_index,
     num_training_vectors,
     recall,
     sample_rows,
     shard_ranges,
     train,
+    write_lists,
 )
+from nextlong.retrieval import EmbeddingRetriever, ShardSearch
 
 RNG = np.random.default_rng(0)
 VECTORS = RNG.standard_normal((3000, 16)).astype(np.float32)
@@ -45,14 +56,45 @@ def test_the_factory_follows_the_size() -> None:
         assert new_index(choose_factory(size, 384), 384).d == 384
 
 
-def test_an_unknown_factory_is_refused() -> None:
-    with pytest.raises(UserError, match=r"index.factory is 'IVFx,Foo', which FAISS cannot build for 16 dimensions"):
-        new_index("IVFx,Foo", 16)
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        ("IVFx,Foo", "index.factory is 'IVFx,Foo', which FAISS cannot build for 16 dimensions (could not parse index"),
+        (
+            "IVF16,PQ5",
+            "cannot build for 16 dimensions ('!(d % M == 0)' The dimension of the vector (d) should be a multip",
+        ),
+        ("IVF99999999999,Flat", "which FAISS cannot build for 16 dimensions (C++ exception stoi). Use e.g. 'Flat'"),
+        ("IVF16,PQ4,RFlat", "which keeps the vectors twice. Leave its last part out: what FAISS proposes is scored"),
+        (
+            "HNSW16",
+            "a graph, whose size cannot be told beforehand. Use a graph to find lists, e.g. 'IVF65536_HNSW32,SQ8'",
+        ),
+    ],
+)
+def test_a_factory_that_cannot_be_built_is_refused_in_one_sentence(factory: str, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)) as error:
+        new_index(factory, 16)
+    assert ".cpp" not in str(error.value)
+    assert "\n" not in str(error.value)
 
 
-def test_more_lists_than_vectors_are_refused() -> None:
+def test_more_lists_or_codes_than_vectors_are_refused() -> None:
     with pytest.raises(UserError, match="256 inverted lists, but there are only 100 training vectors"):
         train(new_index("IVF256,Flat", 16), VECTORS[:100])
+    with pytest.raises(UserError, match="256 codes of a product quantizer, but there are only 255 training vectors"):
+        train(new_index("IVF16,PQ4", 16), VECTORS[:255])
+    with pytest.raises(UserError, match="16 codes of a product quantizer, but there are only 15 training vectors"):
+        train(new_index("OPQ4,PQ4x4", 16), VECTORS[:15])
+
+
+@pytest.mark.parametrize("factory", ["SQ8", "PQ4", "OPQ4,PQ4", "IDMap2,SQ8"])
+def test_an_index_without_lists_keeps_ids(factory: str) -> None:
+    index = Index([_built(factory, first_id=7000)], {"factory": factory})
+    assert (len(index), index.num_lists) == (3000, 0)
+    found = index.search(VECTORS[:100], 5).ids
+    assert found.min() >= 7000
+    assert (found == np.arange(7000, 7100)[:, None]).any(axis=1).mean() > 0.3
 
 
 def test_flat_search_is_exact() -> None:
@@ -81,6 +123,102 @@ def test_shards_give_what_one_file_gives(factory: str, tmp_path: Path) -> None:
     assert (parts.search(VECTORS[:64], 20).ids == whole.search(VECTORS[:64], 20).ids).mean() > 0.999
 
 
+@pytest.mark.parametrize("factory", ["IVF16,Flat", "IVF16,SQ8", "IVF16_HNSW8,PQ4", "OPQ4,IVF16,PQ4"])
+def test_lists_added_apart_and_joined_are_a_single_build(factory: str, tmp_path: Path) -> None:
+    trained = new_index(factory, 16)
+    train(trained, VECTORS)
+    assert has_mergeable_lists(trained)
+    single, joined = faiss.clone_index(trained), faiss.clone_index(trained)
+    for first, last in pairwise([0, 1000, 1000, 1001, 3000]):
+        part = faiss.clone_index(trained)
+        add(part, VECTORS[first:last], first)
+        write_lists(part, tmp_path / "part.faiss")
+        merge_lists(joined, tmp_path / "part.faiss")
+        add(single, VECTORS[first:last], first)
+    assert joined.ntotal == 3000
+    assert faiss.serialize_index(joined).tobytes() == faiss.serialize_index(single).tobytes()
+
+
+def test_lists_on_disk_hold_no_centroids(tmp_path: Path) -> None:
+    index = _built("IVF256,SQ8", VECTORS[:300])
+    write_lists(index, tmp_path / "lists.faiss")
+    assert (tmp_path / "lists.faiss").stat().st_size < 300 * bytes_per_vector(index) + 256 * 8 + 100
+
+
+@pytest.mark.parametrize("factory", ["Flat", "SQ8", "IDMap2,IVF16,Flat", "IVF16,PQ4x4fs"])
+def test_what_cannot_be_joined_is_told(factory: str) -> None:
+    assert not has_mergeable_lists(new_index(factory, 16))
+
+
+def test_merging_is_by_score_then_id_with_none_at_the_end() -> None:
+    one = Neighbours(np.array([[0.9, 0.5, -np.inf]], np.float32), np.array([[7, 4, -1]]))
+    other = Neighbours(np.array([[0.9, 0.8]], np.float32), np.array([[3, 9]]))
+    assert merged([one, other], 4).ids.tolist() == [[3, 7, 9, 4]]
+    assert merged([one, other], 9).ids.tolist() == [[3, 7, 9, 4, -1]]
+    assert merged([other, one, one], 3).scores.tolist() == [[np.float32(0.9)] * 3]
+    assert merged([Neighbours(one.scores[:, ::-1], one.ids[:, ::-1])], 2).ids.tolist() == [[7, 4]]
+
+
+def _no_search(queries: Vectors, top_k: int) -> Neighbours:
+    raise AssertionError("the shards were searched before")
+
+
+@pytest.mark.parametrize("factory", ["Flat", "IVF16,Flat", "IVF16,PQ4"])
+def test_what_shards_propose_alone_is_merged_to_what_a_search_over_all_gives(factory: str) -> None:
+    trained = new_index(factory, 16)
+    if num_training_vectors(trained, 3000, 10_000):
+        train(trained, VECTORS)
+    shards = [faiss.clone_index(trained) for _ in range(3)]
+    for shard, (first, last) in zip(shards, pairwise([0, 1000, 1005, 3000]), strict=True):
+        add(shard, VECTORS[first:last], first)
+    whole = Index(shards, {"factory": factory})
+    whole.set_nprobe(4)
+    asked = [(np.arange(100, 150), 30), (np.array([8, 2900, 3]), 12)]  # two batches, not in order, of other sizes
+    apart = []
+    for shard in shards:
+        search = ShardSearch(Index([shard], {}).search, lambda ids: VECTORS[ids], 2.0)
+        for ids, top_k in asked:
+            assert search.neighbours_of(ids, top_k).ids.shape == (len(ids), 0)
+        apart.append(search.proposals())
+    assert [len(each) for each in apart] == [53] * 3
+    merging = EmbeddingRetriever(_no_search, lambda ids: VECTORS[ids], 2.0, apart)
+    mapped = EmbeddingRetriever(whole.search, lambda ids: VECTORS[ids], 2.0)
+    for ids, top_k in asked:
+        for one, other in zip(merging.neighbours_of(ids, top_k), mapped.neighbours_of(ids, top_k), strict=True):
+            assert one.shape == (len(ids), top_k)
+            assert one.tobytes() == other.tobytes()
+    others = np.array([[5, -1]])
+    assert merging.scores_of(np.array([3]), others).tolist() == mapped.scores_of(np.array([3]), others).tolist()
+
+
+def test_more_equals_than_shards_propose_are_searched_for_in_all_shards() -> None:
+    """A query has 60 copies in two shards, and the 20 proposed of each shard are not those of the lowest ids."""
+    vectors = VECTORS[:400].copy()
+    vectors[180:240] = vectors[7]
+    shards = [_built("Flat", vectors[:200]), _built("Flat", vectors[200:], 200)]
+    searched = []
+
+    def search(queries: Vectors, top_k: int) -> Neighbours:
+        searched.append(len(queries))
+        return Index(shards, {}).search(queries, top_k)
+
+    queries, apart = np.arange(5, 30), []
+    for shard in shards:
+        alone = ShardSearch(Index([shard], {}).search, lambda ids: vectors[ids], 1.05)
+        alone.neighbours_of(queries, 20)
+        apart.append(alone.proposals())
+    found = EmbeddingRetriever(search, lambda ids: vectors[ids], 1.05, apart).neighbours_of(queries, 20)
+    assert set(searched) == {1}
+    assert found.ids[2].tolist() == [7, *range(180, 199)]
+    mapped = EmbeddingRetriever(search, lambda ids: vectors[ids]).neighbours_of(queries, 20)
+    assert found.scores.tobytes() == mapped.scores.tobytes()
+    assert found.ids.tobytes() == mapped.ids.tobytes()
+
+
+def test_a_shard_that_is_asked_nothing_proposes_nothing() -> None:
+    assert len(ShardSearch(Index([_built("Flat")], {}).search, lambda ids: VECTORS[ids], 1.0).proposals()) == 0
+
+
 def test_fewer_vectors_than_asked_for_are_filled_with_minus_one() -> None:
     index = Index([_built("IVF16,Flat")], {"factory": "IVF16,Flat"})
     index.set_nprobe(1)
@@ -101,8 +239,89 @@ def test_recall_counts_what_was_found() -> None:
 
 def test_nprobe_is_the_smallest_power_of_two_that_reaches_the_target() -> None:
     assert choose_nprobe(lambda nprobe: nprobe / 20, 64, 0.35) == 8
-    assert choose_nprobe(lambda _: 0.1, 12, 0.95) == 12
+    assert choose_nprobe(lambda nprobe: nprobe / 100, 12, 0.95) == 12
     assert choose_nprobe(lambda _: 0.1, 0, 0.95) == 1
+
+
+def test_lists_are_not_doubled_for_nothing() -> None:
+    recalls = {1: 0.5, 2: 0.7, 4: 0.8, 8: 0.8005}
+    assert choose_nprobe(recalls.__getitem__, 1024, 0.95) == 4
+
+
+def test_the_smallest_ratio_that_reaches_the_target_may_visit_a_few_more_lists() -> None:
+    """With this recall 0.9 needs 16 lists at ratio 16, 32 at 8, and more lists than there are at 4."""
+    asked = []
+
+    def recall_at(lists: int, ratio: float) -> float:
+        asked.append(lists)
+        return lists / (lists + 1) - 0.4 / ratio
+
+    options = {"ratios": (2.0, 4.0, 8.0, 16.0), "num_lists": 1024}
+    assert choose_search(recall_at, nprobe=None, target_recall=0.9, **options) == (32, 8.0)
+    assert max(asked) == 64  # four times the sixteen that ratio 16 needs, not all
+    assert choose_search(recall_at, nprobe=512, target_recall=0.85, **options) == (512, 4.0)
+    assert choose_search(recall_at, nprobe=None, target_recall=1.0, **options) == (512, 16.0)
+    assert choose_search(recall_at, nprobe=None, ratios=(1.05,), num_lists=0, target_recall=0.9) == (1, 1.05)
+
+
+def test_codes_below_eight_bits_a_dimension_need_re_ranking() -> None:
+    ratios = {
+        factory: Index([new_index(factory, 16)], {}).rerank_ratios
+        for factory in ("Flat", "SQ8", "IVF4,Flat", "IVF4,SQ8", "IVF4,PQ4", "IVF4,SQ4", "PQ8")
+    }
+    assert {factory for factory, each in ratios.items() if each == (2, 4, 8, 16)} == {"IVF4,PQ4", "IVF4,SQ4", "PQ8"}
+    assert {each for each in ratios.values() if each != (2, 4, 8, 16)} == {(1.05,)}
+
+
+COUNTS = [100_000] * 10
+"""A million vectors of 64 dimensions: 264 MB Flat, 72 MB SQ8, 16 MB PQ8, and 25.6 MB for a part as float32."""
+
+
+def _memory_error(factory: str, available_bytes: int, max_shard_bytes: int = 10**9) -> str:
+    with pytest.raises(UserError) as error:
+        check_memory(factory, 64, COUNTS, max_shard_bytes=max_shard_bytes, available_bytes=available_bytes)
+    return str(error.value)
+
+
+def test_enough_memory_is_twice_a_shard_and_a_part() -> None:
+    needed = 2 * 264_000_000 + 25_600_000
+    check_memory("Flat", 64, COUNTS, max_shard_bytes=10**9, available_bytes=needed)
+    check_memory("Flat", 64, COUNTS, max_shard_bytes=100_000_000, available_bytes=225_600_000)
+    assert _memory_error("Flat", needed - 1).startswith(
+        "index.factory Flat needs 0.55 GB of memory a worker to build shards of at most 1.00 GB, but this machine has "
+        "0.55 GB available: set index.max_shard_bytes to "
+    )
+    _memory_error("Flat", 225_599_999, 100_000_000)
+
+
+def test_too_little_memory_is_told_with_what_fits() -> None:
+    message = _memory_error("Flat", 200_000_000)
+    largest = int(re.search(r"index.max_shard_bytes to (\d+) or less", message)[1])
+    check_memory("Flat", 64, COUNTS, max_shard_bytes=largest, available_bytes=200_000_000)
+    _memory_error("Flat", 200_000_000, largest + 1)
+    smaller = dict(re.findall(r"set index.factory to (\S+), which needs (\S+) GB", message))
+    assert smaller == {"IVF4096,SQ8": "0.17", "IVF4096,PQ8": "0.06"}
+    for factory in smaller:
+        check_memory(factory, 64, COUNTS, max_shard_bytes=10**9, available_bytes=200_000_000)
+
+
+def test_remedies_that_do_not_fit_are_not_offered() -> None:
+    message = _memory_error("IVF4096,Flat", 70_000_000)
+    assert "max_shard_bytes to" not in message  # one part alone is too large
+    assert re.findall(r"index.factory to (\S+),", message) == ["IVF4096,PQ8"]
+    assert _memory_error("IVF4096,PQ8", 30_000_000).endswith(
+        "use a machine with more memory, or smaller parts (input.part_rows)."
+    )
+
+
+def test_the_trained_index_counts_as_memory() -> None:
+    for factory in ("IVF4096,SQ8", "IVF4096_HNSW32,SQ8"):
+        index = new_index(factory, 64)
+        train(index, np.random.default_rng(0).standard_normal((4096, 64)).astype(np.float32))
+        trained = len(faiss.serialize_index(index))
+        needed = 2 * (trained + 1_000_000 * bytes_per_vector(index)) + 25_600_000
+        check_memory(factory, 64, COUNTS, max_shard_bytes=10**9, available_bytes=int(1.02 * needed))
+        _memory_error(factory, int(0.98 * needed))
 
 
 def test_bytes_a_vector_are_what_faiss_writes() -> None:

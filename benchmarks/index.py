@@ -1,0 +1,88 @@
+"""Build and search of each kind of index over synthetic embeddings, on one thread: recall, size, time.
+
+python -m benchmarks.index --num-vectors 200000 --dimensions 384 --clusters 2000
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.measure import medians, report
+from etl.index import measure
+from etl.lookup import RowStore
+from nextlong.config import Indexing
+from nextlong.indexing import Index, add, new_index, num_training_vectors, sample_rows, train
+from nextlong.retrieval import EmbeddingRetriever
+
+_QUERIES_AT_ONCE = 256  # as mining does
+
+
+def main() -> None:
+    """Print what each factory costs and finds, and the rates of search with Flat as ours."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--num-vectors", type=int, default=200_000)
+    parser.add_argument("--dimensions", type=int, default=384)
+    parser.add_argument("--clusters", type=int, default=2_000)
+    parser.add_argument("--lists", type=int, default=2_048)
+    parser.add_argument("--top-k", type=int, default=32, help="neighbours, in the recall and in the search")
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    store = RowStore(np.array_split(_vectors(options.num_vectors, options.dimensions, options.clusters), 4))
+    queries = sample_rows(len(store), _QUERIES_AT_ONCE)
+    searches: dict[str, Callable[[], object]] = {}
+    for factory in _factories(options.lists, options.dimensions):
+        started = time.perf_counter()
+        index = _built(factory, store)
+        seconds = time.perf_counter() - started
+        measure(index, store, Indexing(factory=factory, recall_top_k=options.top_k))
+        print(_describe(index, seconds), flush=True)
+        retriever = EmbeddingRetriever(index.search, store.rows, index.rerank_ratio)
+        searches[factory] = lambda retriever=retriever: retriever.neighbours_of(queries, options.top_k)  # type: ignore[misc]
+    print(
+        f"search and scoring again, {_QUERIES_AT_ONCE} queries at once, {options.top_k} neighbours each; ours is Flat"
+    )
+    print(report(medians(searches, options.repeats), len(queries), "queries", ours="Flat"))
+
+
+def _factories(lists: int, dimensions: int) -> list[str]:
+    codes = ("Flat", "SQ8", f"PQ{dimensions // 8}")
+    return ["Flat", *[f"IVF{lists}{graph},{code}" for graph in ("", "_HNSW32") for code in codes]]
+
+
+def _built(factory: str, store: RowStore) -> Index:
+    index = new_index(factory, store.arrays[0].shape[1])
+    number = num_training_vectors(index, len(store), Indexing().training_chunks)
+    if number:
+        train(index, store.rows(sample_rows(len(store), number)))
+    for array, first in zip(store.arrays, store.firsts, strict=True):
+        add(index, array, first)
+    return Index([index], {"factory": factory, "nprobe": None, "recall_before_reranking": 1.0, "recall": 1.0})
+
+
+def _describe(index: Index, seconds: float) -> str:
+    facts: dict[str, Any] = index.facts
+    return (
+        f"{facts['factory']:<20} {seconds:6.1f} s to build, {index.bytes_per_vector:>5,} bytes a vector, "
+        f"nprobe {facts['nprobe'] or 0:>4}, ratio {facts['rerank_ratio']:>5}, "
+        f"recall {facts['recall_before_reranking']:.3f} before re-ranking, {facts['recall']:.3f} after"
+    )
+
+
+def _vectors(number: int, dimensions: int, clusters: int) -> NDArray[np.float16]:
+    """Unit vectors in clusters that overlap, in all directions but of falling variance, as embeddings have it."""
+    rng = np.random.default_rng(0)
+    scales = 1 / (1 + np.arange(dimensions) / 8)
+    rotation, _ = np.linalg.qr(rng.standard_normal((dimensions, dimensions)))
+    turned = (scales[:, None] * rotation.T).astype(np.float32)
+    centres = rng.standard_normal((clusters, dimensions), np.float32)
+    vectors = centres[rng.integers(0, clusters, number)] + rng.standard_normal((number, dimensions), np.float32)
+    vectors = vectors @ turned
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+
+
+if __name__ == "__main__":
+    main()
