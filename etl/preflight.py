@@ -40,8 +40,8 @@ def check_workers(client: Any, folder: Path, reads: Iterable[Path], *, wait_seco
     log.info("preflight: %d workers have the packages, the files and the folder", len(answers))
 
 
-def examine(token: str | None, reads: list[str]) -> dict[str, Any]:
-    """What this process has and sees (JSON); runs on a worker."""
+def examine(token: str | None, reads: list[str], dask_worker: Any = None) -> dict[str, Any]:
+    """What this process has and sees (JSON); runs on a worker, which Dask gives as `dask_worker`."""
     folder = Path(token).parent if token else None
     return {
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",
@@ -50,7 +50,7 @@ def examine(token: str | None, reads: list[str]) -> dict[str, Any]:
         "can_write": folder is None or os.access(folder, os.W_OK),
         "missing": [path for path in reads if not os.path.exists(path)],
         "free_bytes": shutil.disk_usage(folder).free if folder and folder.is_dir() else None,
-        "killed_at_bytes": _killed_at(),
+        "killed_at_bytes": _killed_at(dask_worker),
     }
 
 
@@ -95,16 +95,12 @@ def _wait_for_one(client: Any, seconds: float) -> None:
         ) from error
 
 
-def _killed_at() -> int | None:
-    """The memory at which this worker's nanny kills it; None: never, or this is no worker."""
+def _killed_at(worker: Any) -> int | None:
+    """The memory at which a worker's nanny kills it; None: never, or this is no worker."""
     import dask
-    from distributed import get_worker
 
-    try:
-        limit = get_worker().memory_manager.memory_limit
-    except ValueError:
-        return None
-    share = dask.config.get("distributed.worker.memory.terminate")
+    limit = worker.memory_manager.memory_limit if worker is not None else None
+    share = dask.config.get("distributed.worker.memory.terminate", None)
     return int(limit * share) if limit and share else None
 
 

@@ -1,0 +1,164 @@
+"""Clusters named by a recipe, and the examination of workers: one sentence before work, never a failure hours later."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etl import preflight
+from etl.cluster import Cluster, started
+from etl.engine import Engine, scheduler_engine, started_engine
+from etl.parts import Part, PartResult
+from etl.preflight import check_workers
+from etl.recipe import Recipe, load_recipe, resolved_yaml
+from nextlong.errors import UserError
+from tests.etl.test_cli import nextlong
+from tests.etl.test_pipeline import data_files, run
+
+MakeRecipe = Callable[..., Recipe]
+LOCAL = {"n_workers": 1, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": ":0"}
+
+
+def test_a_recipes_cluster_gives_the_bytes_of_one_process(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    alone, _ = run(make_recipe("alone"))
+    recipe = dataclasses.replace(make_recipe(), cluster=Cluster(kind="LocalCluster", options=LOCAL, workers=2))
+    (tmp_path / "recipe.yaml").write_text(resolved_yaml(recipe))
+    assert load_recipe(str(tmp_path / "recipe.yaml")) == recipe
+    ran = nextlong("run", tmp_path / "recipe.yaml")
+    assert "workers have the packages, the files and the folder" in (tmp_path / "work" / "run.log").read_text()
+    assert "META 1 of" in ran.stdout
+    from etl.work import Work
+
+    assert data_files(Work.open(tmp_path / "work")) == data_files(alone)
+
+
+def test_a_scheduler_that_runs_already_gives_them_too(make_recipe: MakeRecipe) -> None:
+    alone, _ = run(make_recipe("alone"))
+    cluster = Cluster(kind="LocalCluster", options=LOCAL)
+    with started(cluster) as running, scheduler_engine(running.scheduler_address) as engine:
+        work, _ = run(make_recipe(), engine)
+    assert data_files(work) == data_files(alone)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "message"),
+    [
+        (Cluster(kind="SLURMCluster"), r"cluster\.kind is SLURMCluster, but its package is not installed"),
+        (Cluster(kind="LocalCUDACluster"), "pip install dask-cuda"),
+        (Cluster(kind="LocalCluster", options={"n_wrkers": 2}), r"the cluster did not start: LocalCluster\(n_wrkers\)"),
+    ],
+    ids=str,
+)
+def test_a_cluster_that_cannot_start_is_told(cluster: Cluster, message: str) -> None:
+    with pytest.raises(UserError, match=message), started(cluster):
+        raise AssertionError("it started")
+
+
+def test_only_kinds_that_are_listed_can_be_named() -> None:
+    with pytest.raises(
+        UserError, match=r"cluster\.kind is 'os\.system', but it must be one of LocalCluster, SSHCluster"
+    ):
+        Cluster(kind="os.system")  # type: ignore[arg-type]
+
+
+def test_values_of_options_are_not_told() -> None:
+    with pytest.raises(UserError) as error, started(Cluster(kind="LocalCluster", options={"password": "s3cret"})):
+        raise AssertionError("it started")
+    assert "password" in str(error.value)
+    assert "s3cret" not in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def limited() -> Iterator[Engine]:
+    """A worker that Dask would kill for the pages that it maps."""
+    options = LOCAL | {"memory_limit": "4 GiB"}
+    from distributed import Client, LocalCluster
+
+    with LocalCluster(**options) as cluster, Client(cluster) as client:
+        yield Engine(client)
+
+
+def test_a_worker_that_would_be_killed_for_mapped_pages_is_refused(limited: Engine, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"Dask would kill it at 3\.8 GiB.*--memory-limit 0"):
+        check_workers(limited.client, tmp_path, [])
+
+
+def test_workers_lack_a_file_a_right_or_a_version(
+    two_workers: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_workers(two_workers.client, tmp_path, [tmp_path])
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError, match=r"worker tcp.* cannot take part: it does not see .*nowhere"):
+        check_workers(two_workers.client, tmp_path, [tmp_path / "nowhere"])
+    known = preflight.examine(None, [])
+    other = known["packages"] | {"pyarrow": "1.0"}
+    monkeypatch.setattr(preflight, "examine", lambda token, reads: known | {"packages": other})
+    with pytest.raises(UserError, match=r"it has pyarrow [\d.]+, and this process 1\.0.*pip install pyarrow==1\.0"):
+        _check(two_workers, tmp_path, known)
+
+
+def _check(engine: Engine, folder: Path, answer: dict[str, Any]) -> None:
+    problem = preflight._problem(answer | {"sees_folder": True}, preflight.examine(None, []), folder)
+    assert problem is not None
+    raise UserError(problem)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (ModuleNotFoundError("No module named 'etl'"), "cannot load this package.*pip install nextlong"),
+        ({"python": "3.9"}, r"it runs Python 3\.9"),
+        ({"sees_folder": False}, "does not see the work folder"),
+        ({"can_write": False}, "may not write to the work folder"),
+        ({"free_bytes": 2**20}, "has 1 MiB left"),
+    ],
+    ids=str,
+)
+def test_every_answer_has_its_sentence(answer: Any, message: str, tmp_path: Path) -> None:
+    here = preflight.examine(None, [])
+    assert preflight._problem(here, here, tmp_path) is None
+    with pytest.raises(UserError, match=message):
+        raise UserError(
+            preflight._problem(answer if isinstance(answer, Exception) else here | answer, here, tmp_path) or ""
+        )
+
+
+def test_a_scheduler_without_workers_is_told(tmp_path: Path) -> None:
+    from distributed import Client, LocalCluster
+
+    message = r"has no worker after 1 seconds\. Start some with 'dask worker"
+    with LocalCluster(n_workers=0, dashboard_address=":0") as cluster, Client(cluster) as client:  # noqa: SIM117
+        with pytest.raises(UserError, match=message):
+            check_workers(client, tmp_path, [], wait_seconds=1)
+
+
+def _where(folder: Path, name: str) -> PartResult:
+    from distributed import get_worker
+
+    return PartResult(values={"worker": str(get_worker().name)})
+
+
+def test_parts_that_ask_for_a_gpu_run_where_there_is_one(tmp_path: Path) -> None:
+    from distributed import Client, Nanny, Scheduler, SpecCluster
+
+    workers = {
+        "cpu": {"cls": Nanny, "options": {"nthreads": 1, "memory_limit": 0}},
+        "gpu": {"cls": Nanny, "options": {"nthreads": 1, "memory_limit": 0, "resources": {"GPU": 1}}},
+    }
+    scheduler = {"cls": Scheduler, "options": {"dashboard_address": ":0"}}
+    with SpecCluster(workers=workers, scheduler=scheduler) as cluster, Client(cluster) as client:
+        client.wait_for_workers(2)
+        parts = [
+            Part(folder=tmp_path, name=f"part-{n}", fingerprint="f", function=_where, arguments={}) for n in range(6)
+        ]
+        markers = Engine(client).run(parts, doing="embed", unit="part", resource="GPU")
+        assert {marker["values"]["worker"] for marker in markers} == {"gpu"}
+
+
+def test_a_started_cluster_ends_with_its_block() -> None:
+    with started_engine(Cluster(kind="LocalCluster", options=LOCAL)) as engine:
+        assert engine.client is not None
+        assert len(engine.client.scheduler_info()["workers"]) == 1
+    assert engine.client.status == "closed"
