@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
@@ -64,7 +64,7 @@ from nextlong.embedding import Embedder
 from nextlong.errors import UserError
 from nextlong.indexing import Index, Neighbours, add, new_index, sample_rows, train
 from nextlong.keywords import QueryModel, keywords, load_stop_phrases
-from nextlong.mining import Candidates, MetaDocument, mine
+from nextlong.mining import QUERIES_AT_ONCE, Candidates, MetaDocument, mine
 from nextlong.model_folder import resolve_model
 from nextlong.near_duplicates import NearDuplicateRules
 from nextlong.retrieval import EmbeddingRetriever, document_vectors
@@ -85,7 +85,7 @@ _WORDS_CHUNKS = 1_000
 _KEYWORD_CHARS = 300_000
 _DIMENSIONS = 384  # where nothing is embedded; the rates are of a number
 _CANDIDATES = 512
-_QUERIES = 256
+_FEW_QUERIES = 256  # as recall is measured
 _FEW, _MANY = 2_000, 65_536  # stored embeddings that a processor's cache holds, and that it does not
 _PQ_ROUNDS = 25  # of FAISS when it trains a product quantizer; two are measured
 _LONG_TOKENS = 65_536  # of a long document made for measuring, at most
@@ -153,9 +153,12 @@ def plan(
 def _on_a_worker(call: Callable[..., T], *arguments: Any) -> T:
     """What a call gives on a local worker, whose memory and threads are set as in a run: some rates differ by half."""
     with local_engine(1) as engine:
-        assert engine.client is not None
-        result: T = engine.client.submit(call, *arguments).result()
+        [result] = engine.map(partial(_apply, call), [arguments], doing="measure rates", unit="machine")
         return result
+
+
+def _apply(call: Callable[..., T], arguments: Sequence[Any]) -> T:
+    return call(*arguments)
 
 
 def recipe_without_corpus(fields: list[str]) -> Recipe:
@@ -515,12 +518,12 @@ def _comparing(dimensions: int) -> dict[str, Any]:
     import faiss
 
     vectors = np.random.default_rng(0).standard_normal((2**15, dimensions)).astype(np.float32)
-    queries, few = vectors[:_QUERIES], vectors[: 2**13]
+    queries, few = vectors[:QUERIES_AT_ONCE], vectors[: 2**13]
     flat = new_index("Flat", dimensions)
     index = Index([flat], {"factory": "Flat"})
     add(flat, few, 0)
     many_queries, _ = _cpu(index.search, vectors[:_FEW], 1, repeats=2)
-    few_queries, _ = _cpu(index.search, queries, 1, repeats=2)
+    few_queries, _ = _cpu(index.search, vectors[:_FEW_QUERIES], 1, repeats=2)
     small, _ = _cpu(index.search, queries, _CANDIDATES, repeats=2)
     add(flat, vectors[len(few) :], len(few))
     large, _ = _cpu(index.search, queries, _CANDIDATES, repeats=2)
@@ -534,8 +537,8 @@ def _comparing(dimensions: int) -> dict[str, Any]:
     graph.add(vectors[:4096])
     return {
         "product": many_queries / _FEW / few.size,
-        "product_of_few": few_queries / _QUERIES / few.size,
-        "searched_number": max(0.0, large - small) / _QUERIES / (vectors.size - few.size),
+        "product_of_few": few_queries / _FEW_QUERIES / few.size,
+        "searched_number": max(0.0, large - small) / QUERIES_AT_ONCE / (vectors.size - few.size),
         "scanned_number": scanned,
         "added_number": added,
         "pq_training_number": _pq_training(vectors) / vectors.size,
@@ -571,15 +574,15 @@ def _mining(dimensions: int, folder: Path) -> dict[str, Any]:
     warm, warm_rows = _judged(few, folder)
     cold, cold_rows = _judged(np.resize(few, (_MANY, dimensions)), folder)
     fetched = max(0.0, cold - warm) / (cold_rows - warm_rows) / dimensions
-    candidate = max(0.0, warm - warm_rows * dimensions * fetched) / (_QUERIES * _CANDIDATES)
+    candidate = max(0.0, warm - warm_rows * dimensions * fetched) / (QUERIES_AT_ONCE * _CANDIDATES)
     return {"fetched_number": fetched, "candidate": candidate}
 
 
 def _judged(vectors: NDArray[np.float16], folder: Path) -> tuple[float, int]:
     """Seconds of mining some documents with random candidates, and how many different ones these are."""
-    ids = np.random.default_rng(0).integers(0, len(vectors), (_QUERIES, _CANDIDATES + 30))
+    ids = np.random.default_rng(0).integers(0, len(vectors), (QUERIES_AT_ONCE, _CANDIDATES + 30))
     found = Neighbours(np.zeros(ids.shape, np.float32), ids)
-    documents = [MetaDocument(number, 4 * number, 4, _CANDIDATES) for number in range(_QUERIES // 4)]
+    documents = [MetaDocument(number, 4 * number, 4, _CANDIDATES) for number in range(QUERIES_AT_ONCE // 4)]
     hashes = np.arange(len(vectors), dtype=np.uint64)
 
     def judge() -> None:

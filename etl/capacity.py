@@ -13,9 +13,12 @@ import numpy as np
 import pandas as pd
 
 from etl.draw import Strand, empty_strands
+from etl.index import VECTORS_A_TASK
 from etl.job import document_candidates, needs_embeddings
 from etl.mine import CorpusMeans, meta_documents
+from etl.pack import PART_TOKENS
 from etl.recipe import Recipe
+from etl.relate import DOCUMENTS_A_PART
 from nextlong.config import Indexing
 from nextlong.errors import UserError
 from nextlong.indexing import (
@@ -26,7 +29,9 @@ from nextlong.indexing import (
     num_lists,
     num_training_vectors,
 )
+from nextlong.mining import QUERIES_AT_ONCE
 from nextlong.packing import documents_per_sequence
+from nextlong.retrieval import ROWS_AT_ONCE
 
 STAND_IN = "-"
 """In a recipe in place of a corpus or a tokenizer that is not there yet."""
@@ -46,16 +51,11 @@ _BYTES_A_SEGMENT = 12  # measured: docstrings and textbooks, 12.0 to 12.6
 _BYTES_A_PART = 2_000  # marker and manifest; measured: 900 to 2,100
 _BYTES_A_LONG_PART = 6_000  # the same of stage interleave, with its table's footer
 _BYTES_A_PACKED = 40  # a sequence that is one long document; measured: 30 to 60
-_PACKED_TOKENS = 16_000_000  # a part, etl.pack
 _BYTES_A_LINK = 272  # of HNSW32 over the lists: 2 x 32 + 4 neighbours of 4 bytes
 _TRIALS = {"Flat": 3, "SQ8": 3, "PQ": 12}  # searches while nprobe is doubled, for PQ at several rerank ratios
 _TASK_SECONDS = 0.002  # of a worker, for Dask; measured: 1.7 to 2.5 ms, as many in the driver
 _KMEANS_ROUNDS = 10  # FAISS, inverted lists
 _PQ_TRAINING = 65_536  # FAISS: 256 vectors a centroid at most
-_QUERIES_AT_ONCE = 256  # nextlong.mining, etl.relate
-_ROWS_AT_ONCE = 2**17  # nextlong.retrieval: embeddings that are held while proposals are scored
-_VECTORS_AT_ONCE = 2**17  # etl.index: a shard of no more is built by one task
-_DOCUMENTS_A_PART = 4_096  # etl.relate
 _NPROBE, _PQ_RATIO = 32, 4.0  # reach target_recall 0.95 at 4 sqrt(n) lists: measured, docs/capacity.md
 _WORKER_BYTES = 180 * 2**20  # a worker that has imported everything; measured: benchmarks/RESULTS.md
 _TIMES_A_PART = 6  # a part's tables in memory against its text, measured: five to seven
@@ -121,9 +121,9 @@ class Rates:
     embedded_chunk_on_gpu: float | None
     """Seconds of a GPU; None: there was none."""
     product: float
-    """Of two numbers, in exact search for many queries at once, with one neighbour kept: training, adding to lists."""
+    """Of two numbers, in exact search for many queries at once, with one neighbour kept: training, finding lists."""
     product_of_few: float
-    """The same for 256 queries at once, which some BLAS libraries multiply more slowly: searching lists, recall."""
+    """The same for 256 queries at once, which some BLAS libraries multiply more slowly: recall."""
     searched_number: float
     """In exact search with 512 neighbours kept."""
     scanned_number: dict[str, float]
@@ -324,14 +324,13 @@ def _extended(known: Workload, strand: Strand, share: float) -> LongDocuments:
     num_drawn = share * known.num_documents * len(eligible) / len(sample.documents)
     number = min(num_drawn * float(kept.sum()) / len(eligible), strand.num_samples or math.inf)
     num_mined = number / float(kept.mean())
-    filled = dataclasses.replace(strand, drawn=pd.DataFrame(index=pd.RangeIndex(int(num_drawn))))
     return LongDocuments(
         target,
         number,
         0.0 if is_repeated else num_mined * float(metas.mean()),
         0.0 if is_repeated else num_mined * float(candidates.mean()),
         number * float((metas + np.maximum(target - tokens, 0) / tokens_per_chunk)[kept].mean()),
-        len(filled.ranges(math.ceil(num_mined * len(eligible) / len(minable)))),
+        len(strand.ranges(math.ceil(num_mined * len(eligible) / len(minable)), int(num_drawn))),
     )
 
 
@@ -344,7 +343,9 @@ def _gathered(known: Workload, strand: Strand, share: float) -> LongDocuments:
     times = (1 + synthesis.keyword_oversampling) / 2 if synthesis.strategy == "quest" else 1.0
     number = min(share * times * known.num_tokens / (target + overshoot), strand.num_samples or math.inf)
     segments = number * target / known.corpus.sample.tokens_per_chunk
-    return LongDocuments(target, number, 0.0, 0.0, segments, max(1, len(strand.ranges(math.ceil(number)))))
+    return LongDocuments(
+        target, number, 0.0, 0.0, segments, max(1, len(strand.ranges(math.ceil(number), math.ceil(number))))
+    )
 
 
 class Step(NamedTuple):
@@ -413,6 +414,10 @@ class Estimate:
     def shortest_seconds(self, workers: int, gpus: int) -> float:
         """From the first stage to the last, each waiting for the one before."""
         return sum(stage.shortest_seconds(workers, gpus) for stage in self.stages)
+
+    def stage(self, name: str) -> StageCost:
+        """One of them."""
+        return next(stage for stage in self.stages if stage.name == name)
 
     def largest(self, cost: Callable[[StageCost], float]) -> tuple[StageCost, float]:
         """The stage with the largest cost, and its share of all."""
@@ -521,15 +526,13 @@ def _index(amounts: Workload, rates: Rates) -> StageCost:
 def _index_steps(amounts: Workload, index: IndexSize, rates: Rates) -> Iterator[Step]:
     dimensions, queries = amounts.dimensions, amounts.recipe.index.recall_queries
     numbers = index.num_indexed * dimensions
-    adding = numbers * rates.added_number[index.codec] + index.num_indexed * _find_lists(
-        amounts, index, rates, rates.product
-    )
+    adding = numbers * rates.added_number[index.codec] + index.num_indexed * _find_lists(amounts, index, rates)
     writing = rates.written_byte * index.num_bytes
     if index.num_lists:
         centroids = index.num_training * index.num_lists * dimensions * _KMEANS_ROUNDS * rates.product
         codes = min(index.num_training, _PQ_TRAINING) * dimensions * rates.pq_training_number
         yield Step("train", centroids + (codes if index.codec == "PQ" else 0.0))
-    if index.num_lists and index.num_indexed / index.num_shards > _VECTORS_AT_ONCE:
+    if index.num_lists and index.num_indexed / index.num_shards > VECTORS_A_TASK:
         yield Step("add", adding + writing, amounts.corpus.num_parts)
         yield Step("join", 2 * writing, index.num_shards)  # reads and writes
     else:
@@ -541,11 +544,11 @@ def _index_steps(amounts: Workload, index: IndexSize, rates: Rates) -> Iterator[
         )
 
 
-def _find_lists(amounts: Workload, index: IndexSize, rates: Rates, product: float) -> float:
+def _find_lists(amounts: Workload, index: IndexSize, rates: Rates) -> float:
     """Seconds in which a vector finds its nearest lists in one shard; of a graph they grow with the logarithm."""
     if index.has_graph:
         return rates.graph_number * amounts.dimensions * math.log(index.num_lists, 4096)
-    return product * amounts.dimensions * index.num_lists
+    return rates.product * amounts.dimensions * index.num_lists
 
 
 def _search(amounts: Workload, index: IndexSize, rates: Rates) -> float:
@@ -556,10 +559,7 @@ def _search(amounts: Workload, index: IndexSize, rates: Rates) -> float:
     if not index.num_lists:
         return numbers * rates.searched_number
     visited = numbers * index.nprobe / index.num_lists
-    return (
-        index.num_shards * _find_lists(amounts, index, rates, rates.product_of_few)
-        + visited * rates.scanned_number[index.codec]
-    )
+    return index.num_shards * _find_lists(amounts, index, rates) + visited * rates.scanned_number[index.codec]
 
 
 def _mine(amounts: Workload, rates: Rates) -> StageCost:
@@ -571,7 +571,7 @@ def _mine(amounts: Workload, rates: Rates) -> StageCost:
         return StageCost("mine", amounts.num_documents, "documents", size, _part_memory(corpus), [step])
     if index is None:
         return StageCost("mine", 0.0, "searches", 0.0, 0.0, [])
-    parts = math.ceil(amounts.num_documents / _DOCUMENTS_A_PART)
+    parts = math.ceil(amounts.num_documents / DOCUMENTS_A_PART)
     if recipe.synthesis.strategy == "nextlong":
         parts = sum(each.num_parts for each in amounts.long_documents)
     steps = list(_mine_steps(amounts, index, rates, parts))
@@ -579,7 +579,7 @@ def _mine(amounts: Workload, rates: Rates) -> StageCost:
     if recipe.mining.near_duplicate_overlap is not None and recipe.synthesis.strategy == "nextlong":
         steps.insert(0, Step("sketch", rates.sketched_char * corpus.num_chars, corpus.num_parts))
         size += 256 * amounts.num_chunks  # 64 hashes of 4 bytes
-    memory = _WORKER_BYTES + 8.0 * min(_ROWS_AT_ONCE, index.num_indexed) * amounts.dimensions
+    memory = _WORKER_BYTES + 8.0 * min(ROWS_AT_ONCE, index.num_indexed) * amounts.dimensions
     return StageCost("mine", amounts.num_queries, "searches", size, memory, steps)
 
 
@@ -606,7 +606,7 @@ def _judge(amounts: Workload, index: IndexSize, rates: Rates) -> float:
     if index.factory == "bm25":
         return rates.candidate * candidates
     proposals = candidates * index.rerank_ratio
-    at_once = max(1.0, min(_QUERIES_AT_ONCE, _ROWS_AT_ONCE / max(1.0, proposals)))
+    at_once = max(1.0, min(QUERIES_AT_ONCE, ROWS_AT_ONCE / max(1.0, proposals)))
     # Of so many drawn at random, the different ones: each is fetched once.
     fetched = index.num_indexed * -math.expm1(-at_once * proposals / index.num_indexed) / at_once
     cold = fetched * _cold_share(amounts.vector_bytes * amounts.num_chunks, rates) * rates.cold_read
@@ -667,7 +667,7 @@ def _pack(amounts: Workload, rates: Rates) -> StageCost:
     for each in amounts.long_documents:
         members = documents_per_sequence(amounts.recipe.packing.sequence_length_tokens, each.target_length_tokens)
         number += each.number / members
-        parts += max(1, math.ceil(each.num_tokens / _PACKED_TOKENS))
+        parts += max(1, math.ceil(each.num_tokens / PART_TOKENS))
         size += _stored_tokens(amounts, each) if members > 1 else each.number * _BYTES_A_PACKED
         seconds += each.num_tokens * rates.packed_token if members > 1 else 0.0
     step = Step("pack", seconds + (rates.part + _TASK_SECONDS) * parts, parts)
@@ -748,7 +748,7 @@ def _mapped(found: Estimate) -> str:
         return ""
     if _is_searched_by_shard(settings, index):
         return f"; mapped by the workers of a host: one index shard of {_size(index.num_bytes / index.num_shards)}"
-    return f"; mapped by the workers of a host: the index, {_size(found.stages[3].num_bytes)}"
+    return f"; mapped by the workers of a host: the index, {_size(found.stage('index').num_bytes)}"
 
 
 def _published(found: Estimate) -> Iterator[str]:
@@ -760,7 +760,7 @@ def _published(found: Estimate) -> Iterator[str]:
     yield f"{'published':<12}{PUBLISHED_CHUNKS:,} chunks of 1,024 float32 numbers: {whole} (LiteLong, App. E)"
     seconds = amounts.num_chunks / PUBLISHED_CHUNKS_A_GPU_SECOND
     theirs = f"{_hours(seconds)} GPU-hours, {_size(PUBLISHED_BYTES_A_CHUNK * amounts.num_chunks)}"
-    embed = found.stages[2]
+    embed = found.stage("embed")
     hours = f"{_hours(embed.seconds(on_gpu=True))} GPU-hours" if embed.seconds(on_gpu=True) else ""
     hours = hours or f"{_hours(embed.seconds(on_gpu=False))} worker-hours"
     yield f"{'':<12}for {_count(amounts.num_chunks)} chunks: {theirs}; this plan: {hours}, {_size(embed.num_bytes)}"

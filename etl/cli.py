@@ -116,9 +116,7 @@ def _add_run(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     _add_where(parser)
     parser.add_argument("--only", choices=STAGE_NAMES, metavar="STAGE", help=f"one stage: {', '.join(STAGE_NAMES)}")
     parser.add_argument("--dry-run", action="store_true", help="say what a run would take, as plan does")
-    parser.add_argument(
-        "--reuse", type=Path, nargs=1, metavar="OLD", help="take unchanged stages from another work folder"
-    )
+    parser.add_argument("--reuse", type=Path, metavar="OLD", help="take unchanged stages from another work folder")
     parser.add_argument("--fields", action="store_true", help="list the fields of a recipe with their defaults")
 
 
@@ -225,6 +223,7 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
         return 0
     if options.recipe is None:
         raise UserError("run needs a RECIPE.yaml; 'nextlong demo' writes one to start from.")
+    _check_workers(options.workers)
     recipe = load_recipe(options.recipe, overrides)
     if options.dry_run:
         from etl import calibrate
@@ -235,9 +234,8 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
     from etl.show import show_long_document, stage_table
     from etl.work import Work
 
-    _check_workers(options.workers)
     command = " ".join(["nextlong run", options.recipe, *overrides])
-    job = pipeline.start(recipe, reuse=options.reuse or [], command=command)
+    job = pipeline.start(recipe, reuse=options.reuse, command=command)
     _log_to(job.work.path)
     with _engine(options, recipe) as running:
         summary = pipeline.run(job, running, only=options.only)
@@ -284,10 +282,10 @@ def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
 
     recipe = load_recipe(options.recipe, overrides)
     out = (options.out or Path(recipe.output.rstrip("/") + "-compare")).expanduser().absolute()
-    compare.open_folder(out, recipe)
+    jobs = compare.prepare_all(recipe, options.strategies, out)
     _log_to(out)
     with _engine(options, recipe) as running:
-        outcomes = compare.compare(recipe, options.strategies, out, running)
+        outcomes = compare.compare(jobs, out, running)
     print(compare.as_table(outcomes))
     return 0 if all(each.facts for each in outcomes) else 2
 

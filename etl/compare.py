@@ -2,13 +2,13 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from etl import pipeline
 from etl.engine import Engine
-from etl.job import prepare
+from etl.job import Job, prepare
 from etl.parts import write_json
 from etl.recipe import Recipe, resolved_yaml
 from etl.strategies import STRATEGIES, check_names
@@ -60,33 +60,33 @@ def recipe_of(recipe: Recipe, name: str, out: Path) -> Recipe:
     return dataclasses.replace(recipe, output=str(out / name), **changed)
 
 
-def open_folder(out: Path, recipe: Recipe) -> None:
-    """Make the folder of a comparison, or find it. Raises UserError for any other file or folder."""
+def prepare_all(recipe: Recipe, names: Sequence[str], out: Path) -> dict[str, Job]:
+    """The jobs of all strategies by name, and the folder of their comparison; a mistake is raised before any work.
+
+    Raises UserError for names that are none, for what the recipe lacks, and for a file or another folder at `out`.
+    """
+    check_names(names)
+    jobs = {name: prepare(recipe_of(recipe, name, out)) for name in names}
     if out.is_dir() and any(out.iterdir()) and not (out / _MARKER).is_file():
         raise UserError(f"--out {out} holds other files, and is no comparison. Give a new or an empty folder.")
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file. Give a folder that does not exist yet.")
     out.mkdir(parents=True, exist_ok=True)
     (out / _MARKER).write_text(resolved_yaml(recipe))
+    return jobs
 
 
-def compare(recipe: Recipe, names: Sequence[str], out: Path, engine: Engine) -> list[Compared]:
+def compare(jobs: Mapping[str, Job], out: Path, engine: Engine) -> list[Compared]:
     """Run every strategy into out/<name>; a stage that several share is computed once. Writes out/compare.json.
 
-    A strategy that the corpus cannot serve (UserError) is told in its place, the others go on; a mistake in the recipe
-    is raised before any of them runs.
+    A strategy that the corpus cannot serve (UserError) is told in its place, and the others go on.
     """
-    check_names(names)
-    recipes = {name: recipe_of(recipe, name, out) for name in names}
-    for each in recipes.values():
-        prepare(each)
-    open_folder(out, recipe)
     seconds: dict[str, float] = {}
     outcomes: list[Compared] = []
     done: list[Path] = []
-    for name in names:
+    for name, job in jobs.items():
         log.info("strategy %s", name)
-        job = pipeline.start(recipes[name], reuse=done, remedy=f"Give another folder for this recipe: --out {out}-2")
+        pipeline.claim(job, reuse=done, remedy=f"Give another folder for this recipe: --out {out}-2")
         try:
             summary = pipeline.run(job, engine)
         except UserError as error:

@@ -106,7 +106,7 @@ def _neighbours(related: StageFolder) -> DocumentNeighbours:
 
 
 def _batches(windows: list[Window], strand: Strand) -> Iterable[list[Window]]:
-    for first, last in strand.ranges(len(windows)):
+    for first, last in strand.ranges(len(windows), len(windows)):
         yield windows[first:last]
 
 

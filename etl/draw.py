@@ -42,11 +42,14 @@ class Strand:
         places = self.minable(self.drawn).index
         return len(self.drawn) if wanted is None or wanted >= len(places) else int(places[wanted - 1]) + 1
 
-    def ranges(self, num_draws: int) -> list[tuple[int, int]]:
-        """The draws [first, last) of each part; the size of a part follows from the recipe and the corpus alone."""
+    def ranges(self, num_draws: int, num_eligible: int | None = None) -> list[tuple[int, int]]:
+        """The draws [first, last) of each part; the size of a part follows from the recipe and the corpus alone.
+
+        num_eligible: how many there are in all; None: the drawn documents.
+        """
         size = self.synthesis.docs_per_part
         if size is None:
-            there = len(self.drawn) or num_draws  # windows are gathered, not drawn
+            there = len(self.drawn) if num_eligible is None else num_eligible
             wanted = min(there, self.num_samples or there)
             most = max(1, _PART_TOKENS // self.target_length_tokens)
             size = max(1, min(most, -(-wanted // _LEAST_PARTS)))

@@ -216,8 +216,7 @@ def started_engine(cluster: Cluster, *, progress: bool = False) -> Iterator[Engi
     """An engine on a cluster that is started for it and ended after it. Raises UserError when it does not start."""
     from distributed import Client
 
-    with dask.config.set(_WORKER_SETTINGS), _interrupts_ignored():
-        running = contextlib.ExitStack()
-        made = running.enter_context(started(cluster))
-    with running, Client(made) as client:
-        yield Engine(client, progress=progress)
+    with dask.config.set(_WORKER_SETTINGS), contextlib.ExitStack() as running:  # workers may come later, too
+        with _interrupts_ignored():
+            made = running.enter_context(started(cluster))
+        yield Engine(running.enter_context(Client(made)), progress=progress)

@@ -62,7 +62,7 @@ log = logging.getLogger(__name__)
 Ask = Callable[[Retriever], None]
 """Asks a retriever what a part will ask it, in the same batches."""
 OpenStore = Callable[[], RowStore]
-_VECTORS_AT_ONCE = 2**17  # a shard of no more is built by one task in seconds; lists on disk would cost more than that
+VECTORS_A_TASK = 2**17  # a shard of no more is built by one task in seconds; lists on disk would cost more than that
 
 
 def run(job: Job, engine: Engine) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def _build(stage: StageFolder, engine: Engine, arguments: dict[str, Any]) -> lis
     for number, (first, last) in enumerate(trained["ranges"]):
         places, weight = range(first, last), sum(counts[first:last])
         shards.append(stage.part(number, _shard_part, prefix="shard", weight=weight, places=places, **arguments))
-        is_spread = trained["has_mergeable_lists"] and len(places) > 1 and weight > _VECTORS_AT_ONCE
+        is_spread = trained["has_mergeable_lists"] and len(places) > 1 and weight > VECTORS_A_TASK
         if is_spread and finished(shards[-1]) is None:
             adding += [
                 stage.part(place, _add_part, prefix="added", weight=counts[place], place=place, **arguments)

@@ -23,7 +23,7 @@ from nextlong.packing import pack as pack_documents
 
 log = logging.getLogger(__name__)
 
-_PART_TOKENS = 16_000_000
+PART_TOKENS = 16_000_000
 
 
 def pack_partition(long_documents: pd.DataFrame, *, per_sequence: int, length_tokens: int) -> pd.DataFrame:
@@ -40,7 +40,7 @@ def run(job: Job, engine: Engine) -> dict[str, Any]:
         tables = job.work["interleave"].tables(strand.prefix)
         num_documents = sum(rows for _, rows in tables)
         whole = num_documents - num_documents % per_sequence
-        size = max(1, _PART_TOKENS // (target * per_sequence)) * per_sequence
+        size = max(1, PART_TOKENS // (target * per_sequence)) * per_sequence
         parts += [
             stage.part(
                 number,

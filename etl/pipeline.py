@@ -34,22 +34,26 @@ RUNS: dict[str, Callable[[Job, Engine], dict[str, Any]]] = {
 }
 
 
-def start(
-    recipe: Recipe,
-    *,
-    reuse: Sequence[Path] = (),
-    command: str = "nextlong run RECIPE.yaml",
-    remedy: str | None = None,
-) -> Job:
+def start(recipe: Recipe, *, reuse: Path | None = None, command: str = "nextlong run RECIPE.yaml") -> Job:
     """Find all that a recipe names and make its work folder ready, before any work.
 
-    reuse: work folders whose unchanged finished stages are taken over. command: how the user called, for the advice
-    when the folder is another recipe's; remedy: in its place. Raises UserError for that, and for what is missing.
+    reuse: a work folder whose unchanged finished stages are taken over. command: how the user called, for the advice
+    when the folder is another recipe's. Raises UserError for that, and for what is missing.
     """
     job = prepare(recipe)
     path = job.work.path
-    again = f"To keep both and reuse the stages that still hold, run: {command} --output {path}-2 --reuse {path}"
-    job.work.claim(resolved_yaml(recipe), remedy or again)
+    remedy = f"To keep both and reuse the stages that still hold, run: {command} --output {path}-2 --reuse {path}"
+    claim(job, reuse=[reuse] if reuse else [], remedy=remedy)
+    return job
+
+
+def claim(job: Job, *, reuse: Sequence[Path], remedy: str) -> None:
+    """Make a job's work folder ready, and try the models that it needs; remedy: where the folder is another recipe's.
+
+    reuse: work folders whose unchanged finished stages are taken over. Raises UserError as `start` does.
+    """
+    recipe = job.recipe
+    job.work.claim(resolved_yaml(recipe), remedy)
     log.info("tokenizer: %s", Tokenizer(job.tokenizer_file).describe())
     for old in reuse:
         taken = job.work.reuse(old.absolute())
@@ -61,7 +65,6 @@ def start(
         QueryModel.load(recipe.synthesis.query_model)
     if recipe.mining.retrieval == "bm25" and recipe.synthesis.retrieves == "chunks":
         _tell_of_bm25(recipe.mining)
-    return job
 
 
 def run(job: Job, engine: Engine, *, only: str | None = None) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def check_workers(client: Any, folder: Path, reads: Iterable[Path], *, wait_seco
         token.unlink(missing_ok=True)
     here = examine(None, [])
     for worker, answer in sorted(answers.items()):
-        problem = _problem(answer, here, folder)
+        problem = problem_of(answer, here, folder)
         if problem:
             raise UserError(f"worker {worker} cannot take part: {problem}")
         if answer["killed_at_bytes"] is not None:
@@ -62,7 +62,8 @@ def examine(token: str | None, reads: list[str], dask_worker: Any = None) -> dic
     }
 
 
-def _problem(answer: Any, here: dict[str, Any], folder: Path) -> str | None:
+def problem_of(answer: Any, here: dict[str, Any], folder: Path) -> str | None:
+    """Why a worker that answers so (of `examine`, or its exception) cannot take part; here: the driver's own answer."""
     if isinstance(answer, BaseException):
         return (
             f"it cannot load this package ({type(answer).__name__}: {answer}). Install nextlong there in the same "

@@ -25,10 +25,10 @@ from nextlong.accounting import Account
 from nextlong.config import Synthesis
 from nextlong.indexing import Neighbours
 from nextlong.keywords import QueryModel, keywords, load_stop_phrases
+from nextlong.mining import QUERIES_AT_ONCE
 from nextlong.retrieval import Retriever
 
-_DOCUMENTS_A_PART = 4096
-_QUERIES_AT_ONCE = 512
+DOCUMENTS_A_PART = 4096
 
 
 def run(job: Job, engine: Engine) -> dict[str, Any]:
@@ -50,13 +50,13 @@ def _neighbour_parts(job: Job, stage: StageFolder) -> list[Part]:
         stage.part(
             number,
             _neighbour_part,
-            weight=min(_DOCUMENTS_A_PART, len(doc_ids) - first),
+            weight=min(DOCUMENTS_A_PART, len(doc_ids) - first),
             doc_ids=doc_ids,
-            places=range(first, min(first + _DOCUMENTS_A_PART, len(doc_ids))),
+            places=range(first, min(first + DOCUMENTS_A_PART, len(doc_ids))),
             num_candidates=document_candidates(job.recipe),
             open_retriever=partial(open_retriever, job.work["index"], job.work["embed"]),
         )
-        for number, first in enumerate(range(0, len(doc_ids), _DOCUMENTS_A_PART))
+        for number, first in enumerate(range(0, len(doc_ids), DOCUMENTS_A_PART))
     ]
 
 
@@ -90,8 +90,8 @@ def _neighbours(
     retriever: Retriever, places: range, num_candidates: int
 ) -> Iterator[tuple[NDArray[np.int64], Neighbours]]:
     """Batches of documents with their neighbours, themselves among them."""
-    for start in places[::_QUERIES_AT_ONCE]:
-        queries = np.arange(start, min(start + _QUERIES_AT_ONCE, places.stop))
+    for start in places[::QUERIES_AT_ONCE]:
+        queries = np.arange(start, min(start + QUERIES_AT_ONCE, places.stop))
         yield queries, retriever.neighbours_of(queries, num_candidates + 1)
 
 

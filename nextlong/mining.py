@@ -12,7 +12,7 @@ from nextlong.near_duplicates import NearDuplicateRules, NearDuplicates
 from nextlong.retrieval import Retriever
 from nextlong.sampling import STAGE_SELECTION
 
-_QUERIES_AT_ONCE = 512  # bounds the [queries, candidates] arrays; a Flat index wants large batches
+QUERIES_AT_ONCE = 512  # bounds the [queries, candidates] arrays; a Flat index wants large batches
 
 
 class MetaDocument(NamedTuple):
@@ -77,8 +77,8 @@ def mine(
     for num_to_fetch, group in sorted(_groups(documents).items()):
         queries = np.concatenate([document.chunk_ids for document in group])
         owners = np.repeat(np.arange(len(group)), [document.num_chunks for document in group])
-        for start in range(0, len(queries), _QUERIES_AT_ONCE):
-            batch = slice(start, start + _QUERIES_AT_ONCE)
+        for start in range(0, len(queries), QUERIES_AT_ONCE):
+            batch = slice(start, start + QUERIES_AT_ONCE)
             if random_of is None:
                 neighbours = retriever.neighbours_of(queries[batch], num_to_fetch)
             else:

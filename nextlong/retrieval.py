@@ -10,7 +10,7 @@ from nextlong.indexing import EXACT_RERANK_RATIO, Neighbours, Vectors, merged
 
 _ROUNDING = 1e-5  # FAISS sums in float32
 _WIDER = (2, 4, 8, 16)  # of more equals than that, FAISS decides which are found
-_VECTORS_AT_ONCE = 2**17  # bounds the embeddings held while proposals are scored, 0.8 GB at 768 dimensions
+ROWS_AT_ONCE = 2**17  # bounds the embeddings held while proposals are scored, 0.8 GB at 768 dimensions
 
 Search = Callable[[Vectors, int], Neighbours]
 """(queries [n, d], top_k) -> scores and ids [n, top_k]"""
@@ -124,7 +124,7 @@ def _may_go_on(found: Neighbours, top_k: int, most: int) -> NDArray[np.bool_]:
 
 def _products(queries: Vectors, ids: NDArray[np.int64], fetch_vectors: FetchVectors) -> NDArray[np.float32]:
     """The score of every query [n, d] with each of its ids [n, k], for some queries at a time."""
-    size = max(1, _VECTORS_AT_ONCE // max(1, ids.shape[1]))
+    size = max(1, ROWS_AT_ONCE // max(1, ids.shape[1]))
     rows = [slice(first, first + size) for first in range(0, len(queries), size)]
     scores = [_products_at_once(queries[some], ids[some], fetch_vectors) for some in rows]
     return np.concatenate([np.empty((0, ids.shape[1]), np.float32), *scores])

@@ -166,7 +166,7 @@ def test_a_folder_to_reuse_that_is_none(make_recipe: MakeRecipe, tmp_path: Path)
     from etl import pipeline
 
     with pytest.raises(UserError, match="is no work folder of a run"):
-        pipeline.start(make_recipe(), reuse=[tmp_path])
+        pipeline.start(make_recipe(), reuse=tmp_path)
 
 
 def test_a_sequence_that_is_no_multiple(make_recipe: MakeRecipe) -> None:

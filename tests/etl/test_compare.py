@@ -2,13 +2,13 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from etl import pipeline
-from etl.compare import as_table, compare, open_folder, recipe_of
+from etl.compare import Compared, as_table, compare, prepare_all, recipe_of
 from etl.engine import Engine
 from etl.recipe import Recipe, resolved_yaml
 from etl.strategies import DEFAULT_STRATEGIES, STRATEGIES, check_names
@@ -20,9 +20,13 @@ from tests.etl.test_pipeline import run, table
 MakeRecipe = Callable[..., Recipe]
 
 
+def _compare(recipe: Recipe, names: Sequence[str], out: Path) -> list[Compared]:
+    return compare(prepare_all(recipe, names, out), out, Engine())
+
+
 def test_every_strategy_gives_what_a_run_of_its_own_gives(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     recipe, out = make_recipe(), tmp_path / "compared"
-    outcomes = compare(recipe, list(STRATEGIES), out, Engine())
+    outcomes = _compare(recipe, list(STRATEGIES), out)
     assert [each.name for each in outcomes] == list(STRATEGIES)
     assert not [each.error for each in outcomes if each.error]
     for each in outcomes:
@@ -41,7 +45,7 @@ def test_every_strategy_gives_what_a_run_of_its_own_gives(make_recipe: MakeRecip
 
 def test_stages_that_strategies_share_are_computed_once(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    compare(make_recipe(), ["nextlong", "nextlong-tail", "knn", "iclm"], out, Engine())
+    _compare(make_recipe(), ["nextlong", "nextlong-tail", "knn", "iclm"], out)
     for name, stages in {
         "nextlong-tail": ("1-documents", "2-chunks", "3-embeddings", "4-index", "5-negatives"),
         "knn": ("1-documents", "2-chunks", "3-embeddings"),
@@ -55,20 +59,20 @@ def test_stages_that_strategies_share_are_computed_once(make_recipe: MakeRecipe,
 def test_an_unchanged_comparison_computes_nothing_again(
     make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = compare(make_recipe(), ["nextlong", "standard"], tmp_path / "out", Engine())
+    first = _compare(make_recipe(), ["nextlong", "standard"], tmp_path / "out")
 
     def refuse(*_: object) -> None:
         raise AssertionError("a finished stage was computed again")
 
     monkeypatch.setattr(pipeline, "RUNS", dict.fromkeys(pipeline.RUNS, refuse))
-    assert compare(make_recipe(), ["nextlong", "standard"], tmp_path / "out", Engine()) == first
+    assert _compare(make_recipe(), ["nextlong", "standard"], tmp_path / "out") == first
 
 
 def test_a_strategy_that_the_corpus_cannot_serve_is_told_and_the_others_go_on(
     make_recipe: MakeRecipe, tmp_path: Path
 ) -> None:
     recipe = make_recipe(synthesis={"keyword_min_score": 10**6})
-    outcomes = compare(recipe, ["quest", "standard"], tmp_path / "out", Engine())
+    outcomes = _compare(recipe, ["quest", "standard"], tmp_path / "out")
     assert [each.facts is None for each in outcomes] == [True, False]
     text = as_table(outcomes)
     assert "quest: synthesis.strategy=quest gives no long document of 1,024 tokens" in text
@@ -78,17 +82,17 @@ def test_a_strategy_that_the_corpus_cannot_serve_is_told_and_the_others_go_on(
 def test_a_mistake_in_the_recipe_is_told_before_any_strategy_runs(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     recipe = make_recipe(embedding={"model": None})
     with pytest.raises(UserError, match=r"embedding\.model is not set, but synthesis\.strategy=knn"):
-        compare(recipe, ["standard", "knn"], tmp_path / "out", Engine())
+        _compare(recipe, ["standard", "knn"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_another_recipe_in_a_comparisons_folder_is_refused_and_leaves_it_as_it_is(
     make_recipe: MakeRecipe, tmp_path: Path
 ) -> None:
-    compare(make_recipe(), ["standard"], tmp_path / "out", Engine())
+    _compare(make_recipe(), ["standard"], tmp_path / "out")
     before = (tmp_path / "out" / "compare.json").read_bytes()
     with pytest.raises(UserError, match=r"holds another recipe: .*seed.* --out .*/out-2$"):
-        compare(make_recipe(synthesis={"seed": 5}), ["standard"], tmp_path / "out", Engine())
+        _compare(make_recipe(synthesis={"seed": 5}), ["standard"], tmp_path / "out")
     assert (tmp_path / "out" / "compare.json").read_bytes() == before
 
 
@@ -98,7 +102,7 @@ def test_other_folders_are_refused(make_recipe: MakeRecipe, tmp_path: Path) -> N
     (tmp_path / "file").write_text("")
     for out, message in (("work", "is no comparison"), (".", "is no comparison"), ("file", "is a file")):
         with pytest.raises(UserError, match=f"--out .*{message}"):
-            open_folder(tmp_path / out, recipe)
+            prepare_all(recipe, ["standard"], tmp_path / out)
 
 
 def test_the_paper_table_is_the_default() -> None:

@@ -47,7 +47,7 @@ class Watched(Engine):
 @pytest.fixture
 def always_spread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Vectors are added a part a task, however few they are."""
-    monkeypatch.setattr("etl.index._VECTORS_AT_ONCE", 0)
+    monkeypatch.setattr("etl.index.VECTORS_A_TASK", 0)
 
 
 def indexed(recipe: Recipe, **settings: Any) -> Recipe:

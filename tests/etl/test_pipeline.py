@@ -229,7 +229,7 @@ def test_another_recipe_is_refused_and_told_how_to_reuse(make_recipe: MakeRecipe
     with pytest.raises(UserError, match=r"stage 'mine' on it differs \(seed was 0, is 1\).*--output .*-2 --reuse"):
         run(changed)
     assert data_files(old) == before
-    job = pipeline.start(dataclasses.replace(changed, output=str(tmp_path / "new")), reuse=[old.path])
+    job = pipeline.start(dataclasses.replace(changed, output=str(tmp_path / "new")), reuse=old.path)
     summary = pipeline.run(job, Engine())
     assert [job.work[stage].manifest() is not None for stage in STAGES] == [True] * len(STAGES)
     shared = job.work["embed"].path / "part-00000.npy"
