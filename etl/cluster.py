@@ -71,7 +71,7 @@ def _start(cluster: Cluster) -> Any:
     except Exception as error:  # whatever its package raises for its own options, hosts or queue
         raise UserError(
             f"the cluster did not start: {cluster.kind}({_names(cluster.options)}) says {type(error).__name__}: "
-            f"{' '.join(str(error).split())}. Correct cluster.options; docs/cluster.md has a recipe that works."
+            f"{' '.join(str(error).split())}. Correct cluster.options: they are the arguments of that class."
         ) from error
 
 
