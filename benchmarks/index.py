@@ -15,8 +15,9 @@ from benchmarks.measure import medians, report
 from etl.index import measure
 from etl.lookup import RowStore
 from nextlong.config import Indexing
-from nextlong.indexing import Index, add, new_index, num_training_vectors, sample_rows, train
+from nextlong.indexing import add, new_index, num_training_vectors, sample_rows, train
 from nextlong.retrieval import EmbeddingRetriever
+from nextlong.searching import Index
 
 _QUERIES_AT_ONCE = 256  # as mining does
 

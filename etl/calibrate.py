@@ -62,13 +62,14 @@ from nextlong.config import Strategy, Synthesis
 from nextlong.decontamination import collect_ngrams
 from nextlong.embedding import Embedder
 from nextlong.errors import UserError
-from nextlong.indexing import Index, Neighbours, add, new_index, sample_rows, train
+from nextlong.indexing import add, new_index, sample_rows, train
 from nextlong.keywords import QueryModel, keywords, load_stop_phrases
 from nextlong.mining import QUERIES_AT_ONCE, Candidates, MetaDocument, mine
 from nextlong.model_folder import resolve_model
 from nextlong.near_duplicates import NearDuplicateRules
 from nextlong.retrieval import EmbeddingRetriever, document_vectors
 from nextlong.sampling import draw_order
+from nextlong.searching import Index, Neighbours
 from nextlong.sketching import sketch
 from nextlong.tokenizing import Tokenizer, resolve_tokenizer
 

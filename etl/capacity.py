@@ -21,17 +21,11 @@ from etl.recipe import Recipe
 from etl.relate import DOCUMENTS_A_PART
 from nextlong.config import Indexing
 from nextlong.errors import UserError
-from nextlong.indexing import (
-    EXACT_RERANK_RATIO,
-    bytes_per_vector,
-    choose_factory,
-    new_index,
-    num_lists,
-    num_training_vectors,
-)
+from nextlong.indexing import bytes_per_vector, choose_factory, new_index, num_lists, num_training_vectors
 from nextlong.mining import QUERIES_AT_ONCE
 from nextlong.packing import documents_per_sequence
 from nextlong.retrieval import ROWS_AT_ONCE
+from nextlong.searching import EXACT_RERANK_RATIO
 
 STAND_IN = "-"
 """In a recipe in place of a corpus or a tokenizer that is not there yet."""

@@ -29,12 +29,12 @@ from etl.schemas import CHUNKS, LONG_DOCUMENTS, NEGATIVES, PACKED, meta, to_fram
 from nextlong.chunking import text_hashes
 from nextlong.config import Chunking, Embedding, Indexing, Mining, Synthesis
 from nextlong.errors import UserError
-from nextlong.indexing import Index
 from nextlong.mining import mine as mine_documents
 from nextlong.model_folder import resolve_model
 from nextlong.near_duplicates import NearDuplicateRules
 from nextlong.packing import documents_per_sequence
 from nextlong.retrieval import EmbeddingRetriever
+from nextlong.searching import Index
 from nextlong.sketching import sketch
 from nextlong.tokenizing import Tokenizer
 

@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 from etl import relate
 from etl.draw import Strand, strands
 from etl.engine import Engine
-from etl.index import Ask, open_retriever, search_shards
 from etl.job import Job
 from etl.lookup import RowStore, chunk_store, row_store
 from etl.parts import Part, PartResult, write_array, write_table
 from etl.schemas import NEGATIVES
+from etl.search import Ask, open_retriever, search_shards
 from etl.work import StageFolder
 from nextlong.accounting import Account
 from nextlong.budgeting import negatives_per_chunk, num_candidates

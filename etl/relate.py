@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 
 from etl.draw import all_documents
 from etl.engine import Engine
-from etl.index import Ask, open_retriever, search_shards
 from etl.job import Job, document_candidates
 from etl.lookup import document_texts, loaded
 from etl.parts import Part, PartResult, write_table
 from etl.schemas import DOCUMENT_NEIGHBOURS, KEYWORDS
+from etl.search import Ask, open_retriever, search_shards
 from etl.work import StageFolder
 from nextlong.accounting import Account
 from nextlong.config import Synthesis
-from nextlong.indexing import Neighbours
 from nextlong.keywords import QueryModel, keywords, load_stop_phrases
 from nextlong.mining import QUERIES_AT_ONCE
 from nextlong.retrieval import Retriever
+from nextlong.searching import Neighbours
 
 DOCUMENTS_A_PART = 4096
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextlong.decontamination import words
-from nextlong.indexing import Neighbours
+from nextlong.searching import Neighbours
 
 _QUERY_FILES = ("query_offsets.npy", "query_words.npy")
 _NO_WORD = ""  # in every vocabulary and in no text: bm25s cannot build or search an empty one

@@ -1,12 +1,9 @@
-"""Vectors in, FAISS indexes out, and the search over them (Sec. 3.1.2, Eq. 3): ids are chunk_ids, higher is nearer."""
+"""Vectors in, FAISS indexes out (Sec. 3.1.2, Eq. 3): which kind, trained, filled in parts, and what it takes."""
 
-import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
-from itertools import chain
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,20 +13,7 @@ from nextlong.errors import UserError
 FloatArray = NDArray[np.floating[Any]]
 Vectors = NDArray[np.float16] | NDArray[np.float32]
 
-EXACT_RERANK_RATIO = 1.05  # FAISS's distances differ from the exact scores in the last digits: re-ordering needs margin
-_RERANK_RATIOS = (2.0, 4.0, 8.0, 16.0)
-_LISTS_FOR_RATIO = 4  # a proposal costs a random read of an embedding: fewer of them are worth so many times the lists
-_LEAST_GAIN = 0.001  # in recall, by twice the lists
 _GROWTH = 2  # vectors in memory double when they are full: while an index grows, twice its bytes may be held
-
-
-class Neighbours(NamedTuple):
-    """Search results, nearest first, ties by id."""
-
-    scores: NDArray[np.float32]
-    """float32 [n, k]"""
-    ids: NDArray[np.int64]
-    """int64 [n, k]; -1 where fewer than k were found"""
 
 
 def choose_factory(num_chunks: int, dimensions: int) -> str:
@@ -61,7 +45,7 @@ def new_index(factory: str, dimensions: int) -> Any:
             f"index.factory is {factory!r}, which keeps the vectors twice. Leave its last part out: what FAISS "
             f"proposes is scored again from the stored embeddings (index.rerank_ratio)."
         )
-    if _lists(index) is None and not isinstance(index, faiss.IndexIDMap):
+    if lists_of(index) is None and not isinstance(index, faiss.IndexIDMap):
         index = _from_factory(factory, f"IDMap2,{factory}", dimensions)
     try:
         index.sa_code_size()
@@ -104,9 +88,9 @@ def train(index: Any, vectors: Vectors) -> None:
                 f"index.factory asks for {number:,} {what}, but there are only {len(vectors):,} training vectors. "
                 f"Use fewer of them, more training_chunks, or factory 'auto'."
             )
-    _one_thread()
+    one_thread()
     codes = _codes(index)
-    for part in (_lists(index), getattr(codes, "pq", None)):
+    for part in (lists_of(index), getattr(codes, "pq", None)):
         if part is not None:
             part.cp.min_points_per_centroid = 1  # few points a list cost recall, which is measured, not a warning
     if hasattr(codes, "do_polysemous_training"):
@@ -122,7 +106,7 @@ def _num_codes(index: Any) -> int:
 
 def add(index: Any, vectors: Vectors, first_id: int) -> None:
     """Add vectors [n, d] under the ids first_id, first_id + 1, ..."""
-    _one_thread()
+    one_thread()
     ids = np.arange(first_id, first_id + len(vectors), dtype=np.int64)
     index.add_with_ids(np.ascontiguousarray(vectors, np.float32), ids)
 
@@ -131,9 +115,9 @@ def has_mergeable_lists(index: Any) -> bool:
     """Whether vectors may be added to copies of the trained index, and the copies' inverted lists be joined."""
     import faiss
 
-    if _lists(index) is None or isinstance(index, faiss.IndexIDMap):
+    if lists_of(index) is None or isinstance(index, faiss.IndexIDMap):
         return False
-    return isinstance(faiss.downcast_InvertedLists(_lists(index).invlists), faiss.ArrayInvertedLists)
+    return isinstance(faiss.downcast_InvertedLists(lists_of(index).invlists), faiss.ArrayInvertedLists)
 
 
 def write_lists(index: Any, path: Path) -> None:
@@ -141,7 +125,7 @@ def write_lists(index: Any, path: Path) -> None:
     import faiss
 
     writer = faiss.FileIOWriter(str(path))
-    faiss.write_InvertedLists(_lists(index).invlists, writer)
+    faiss.write_InvertedLists(lists_of(index).invlists, writer)
     del writer  # closes the file
 
 
@@ -149,7 +133,7 @@ def merge_lists(index: Any, path: Path) -> None:
     """Append written lists to those of a copy of the same trained index, as if their vectors were added to it."""
     import faiss
 
-    lists = _lists(index)
+    lists = lists_of(index)
     added: Any = faiss.read_InvertedLists(faiss.FileIOReader(str(path)))
     lists.ntotal += added.compute_ntotal()
     lists.invlists.merge_from(added, 0)
@@ -158,11 +142,12 @@ def merge_lists(index: Any, path: Path) -> None:
 
 def bytes_per_vector(index: Any) -> int:
     """Bytes that one vector takes in the index, its id included."""
-    return _code_bytes(index) + 8
+    return code_bytes(index) + 8
 
 
-def _code_bytes(index: Any) -> int:
-    lists = _lists(index)
+def code_bytes(index: Any) -> int:
+    """Bytes that the vector alone takes."""
+    lists = lists_of(index)
     return int(lists.code_size if lists is not None else index.sa_code_size())
 
 
@@ -206,7 +191,7 @@ def _trained_bytes(index: Any) -> int:
 
     if not num_lists(index):
         return 0
-    graph = getattr(faiss.downcast_index(_lists(index).quantizer), "hnsw", None)
+    graph = getattr(faiss.downcast_index(lists_of(index).quantizer), "hnsw", None)
     links = 4 * graph.nb_neighbors(0) + 16 if graph is not None else 0
     return num_lists(index) * (4 * int(index.d) + int(links) + 8)
 
@@ -223,167 +208,13 @@ def _gigabytes(size: int) -> str:
     return f"{size / 1e9:,.2f} GB"
 
 
-class Index:
-    """A searchable index: one or more FAISS shards, opened memory-mapped, and what index.json says of them."""
-
-    def __init__(self, shards: Sequence[Any], facts: dict[str, Any]) -> None:
-        self.facts = facts
-        self._shards = shards
-
-    @classmethod
-    def open(cls, folder: Path, facts: dict[str, Any] | None = None) -> "Index":
-        """Open the shards that the facts (None: index.json) name; all processes of a host share their pages."""
-        import faiss
-
-        facts = facts or json.loads((folder / "index.json").read_text())
-        shards = [faiss.read_index(str(folder / name), faiss.IO_FLAG_MMAP_IFC) for name in facts["shards"]]
-        index = cls(shards, facts)
-        if facts["nprobe"]:
-            index.set_nprobe(facts["nprobe"])
-        return index
-
-    def __repr__(self) -> str:
-        facts = self.facts
-        size = f"{facts['num_chunks']:,} chunks x {facts['dimensions']}"
-        return f"Index({facts['factory']}, {size}, {len(self._shards)} shards)"
-
-    def __len__(self) -> int:
-        return int(sum(shard.ntotal for shard in self._shards))
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether a search misses nothing, so that there is no recall to measure."""
-        return self.facts["factory"] in ("Flat", "IDMap,Flat", "IDMap2,Flat")
-
-    @property
-    def num_lists(self) -> int:
-        """Inverted lists of a shard, 0 where there are none."""
-        return num_lists(self._shards[0])
-
-    @property
-    def bytes_per_vector(self) -> int:
-        """Bytes that one vector takes, its id included."""
-        return bytes_per_vector(self._shards[0])
-
-    @property
-    def rerank_ratio(self) -> float:
-        """How many times the wanted neighbours a search should propose, to be scored again."""
-        return float(self.facts.get("rerank_ratio", EXACT_RERANK_RATIO))
-
-    @property
-    def rerank_ratios(self) -> tuple[float, ...]:
-        """The ratios to choose from: codes of fewer than 8 bits a dimension (PQ) lose the order of near neighbours."""
-        shard = self._shards[0]
-        return _RERANK_RATIOS if _code_bytes(shard) < shard.d else (EXACT_RERANK_RATIO,)
-
-    def set_nprobe(self, nprobe: int) -> None:
-        """Visit so many inverted lists a query; indexes without lists have nothing to set."""
-        for shard in self._shards:
-            lists = _lists(shard)
-            if lists is not None:
-                lists.nprobe = nprobe
-
-    def search(self, queries: Vectors, top_k: int) -> Neighbours:
-        """The nearest of all shards for queries [n, d], on one thread; scores are FAISS's own, not the final ones."""
-        _one_thread()
-        wanted = np.ascontiguousarray(queries, np.float32)
-        found = (Neighbours(*shard.search(wanted, min(top_k, max(1, shard.ntotal)))) for shard in self._shards)
-        return merged(found, top_k)
-
-
-def merged(found: Iterable[Neighbours], top_k: int) -> Neighbours:
-    """The nearest [n, at most top_k] of several searches for the same queries, by score, ties by id, -1 at the end.
-
-    Holds two results at a time, however many there are (at least one).
-    """
-    nearest: Neighbours | None = None
-    for each in found:
-        pair = each if nearest is None else _side_by_side(nearest, each)
-        order = np.lexsort((pair.ids, np.where(pair.ids < 0, np.inf, -pair.scores)))[:, :top_k]
-        nearest = Neighbours(np.take_along_axis(pair.scores, order, 1), np.take_along_axis(pair.ids, order, 1))
-    if nearest is None:
-        raise ValueError("nothing to merge")
-    return nearest
-
-
-def _side_by_side(left: Neighbours, right: Neighbours) -> Neighbours:
-    return Neighbours(np.hstack([left.scores, right.scores]), np.hstack([left.ids, right.ids]))
-
-
-def exact_neighbours(queries: Vectors, parts: Iterable[Vectors], top_k: int) -> NDArray[np.int64]:
-    """Row numbers [n, top_k] of the exact nearest among all rows of `parts` laid end to end, by one pass over them."""
-    import faiss
-
-    _one_thread()
-    wanted = np.ascontiguousarray(queries, np.float32)
-    nothing = Neighbours(np.empty((len(wanted), 0), np.float32), np.empty((len(wanted), 0), np.int64))
-
-    def found() -> Iterator[Neighbours]:
-        first = 0
-        for part in parts:
-            if len(part):
-                rows = np.ascontiguousarray(part, np.float32)
-                scores, ids = faiss.knn(wanted, rows, min(top_k, len(part)), metric=faiss.METRIC_INNER_PRODUCT)
-                yield Neighbours(scores, ids + first)
-            first += len(part)
-
-    return merged(chain([nothing], found()), top_k).ids
-
-
-def recall(found: NDArray[np.int64], exact: NDArray[np.int64]) -> float:
-    """Share of the exact neighbours [n, k] that a search found [n, k]; 1.0 when there are none."""
-    hits = sum(np.isin(row, truth).sum() for row, truth in zip(found, exact, strict=True))
-    return float(hits / exact.size) if exact.size else 1.0
-
-
-def choose_nprobe(recall_at: Callable[[int], float], most: int, target_recall: float) -> int:
-    """The smallest power of two, at most `most`, whose recall reaches the target, or that doubling hardly raises.
-
-    The latter where vectors are compressed too much, or where a graph does not lead to lists far away. 1: no lists.
-    """
-    nprobe, reached = 1, recall_at(1)
-    while nprobe < most and reached < target_recall:
-        twice = min(2 * nprobe, most)
-        before, reached = reached, recall_at(twice)
-        if reached - before < _LEAST_GAIN:
-            break
-        nprobe = twice
-    return nprobe
-
-
-def choose_search(
-    recall_at: Callable[[int, float], float],
-    *,
-    nprobe: int | None,
-    ratios: Sequence[float],
-    num_lists: int,
-    target_recall: float,
-) -> tuple[int, float]:
-    """nprobe (as given, where it is) and the smallest of the ascending ratios that reach the target.
-
-    recall_at: (nprobe, ratio) -> recall. The fewest lists are found with the greatest ratio; for a smaller one up to
-    four times as many are visited. Where nothing reaches the target: the greatest ratio.
-    """
-    fewest = nprobe or choose_nprobe(lambda lists: recall_at(lists, ratios[-1]), num_lists, target_recall)
-    most = min(_LISTS_FOR_RATIO * fewest, num_lists)
-    for ratio in ratios[:-1]:
-        lists = nprobe or choose_nprobe(partial(_at_ratio, recall_at, ratio), most, target_recall)
-        if recall_at(lists, ratio) >= target_recall:
-            return lists, ratio
-    return fewest, ratios[-1]
-
-
-def _at_ratio(recall_at: Callable[[int, float], float], ratio: float, nprobe: int) -> float:
-    return recall_at(nprobe, ratio)
-
-
 def num_lists(index: Any) -> int:
     """Inverted lists of an index, 0 where it has none."""
-    lists = _lists(index)
+    lists = lists_of(index)
     return int(lists.nlist) if lists is not None else 0
 
 
-def _lists(index: Any) -> Any:
+def lists_of(index: Any) -> Any:
     """The inverted-list index inside an index, or None."""
     import faiss
 
@@ -397,13 +228,13 @@ def _codes(index: Any) -> Any:
     """The index that encodes the vectors, taken out of those that keep ids or transform vectors."""
     import faiss
 
-    inner = _lists(index) or index
+    inner = lists_of(index) or index
     while hasattr(inner, "index"):
         inner = faiss.downcast_index(inner.index)
     return faiss.downcast_index(inner)
 
 
-def _one_thread() -> None:
+def one_thread() -> None:
     """FAISS on one thread: parallelism comes from processes, and results must not depend on it (set per thread)."""
     import faiss
 

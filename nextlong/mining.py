@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextlong.accounting import Account
-from nextlong.indexing import Neighbours
 from nextlong.near_duplicates import NearDuplicateRules, NearDuplicates
 from nextlong.retrieval import Retriever
 from nextlong.sampling import STAGE_SELECTION
+from nextlong.searching import Neighbours
 
 QUERIES_AT_ONCE = 512  # bounds the [queries, candidates] arrays; a Flat index wants large batches
 

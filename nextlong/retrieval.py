@@ -6,7 +6,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nextlong.indexing import EXACT_RERANK_RATIO, Neighbours, Vectors, merged
+from nextlong.indexing import Vectors
+from nextlong.searching import EXACT_RERANK_RATIO, Neighbours, merged
 
 _ROUNDING = 1e-5  # FAISS sums in float32
 _WIDER = (2, 4, 8, 16)  # of more equals than that, FAISS decides which are found

@@ -11,35 +11,27 @@ import pytest
 
 from nextlong.errors import UserError
 from nextlong.indexing import (
-    Index,
-    Neighbours,
-    Vectors,
     add,
     bytes_per_vector,
     check_memory,
     choose_factory,
-    choose_nprobe,
-    choose_search,
-    exact_neighbours,
     has_mergeable_lists,
     merge_lists,
-    merged,
     new_index,
     num_training_vectors,
-    recall,
     sample_rows,
     shard_ranges,
     train,
     write_lists,
 )
-from nextlong.retrieval import EmbeddingRetriever, ShardSearch
+from nextlong.searching import Index
 
 RNG = np.random.default_rng(0)
 VECTORS = RNG.standard_normal((3000, 16)).astype(np.float32)
 VECTORS /= np.linalg.norm(VECTORS, axis=1, keepdims=True)
 
 
-def _built(factory: str, vectors: np.ndarray = VECTORS, first_id: int = 0):  # type: ignore[no-untyped-def]
+def built(factory: str, vectors: np.ndarray = VECTORS, first_id: int = 0):  # type: ignore[no-untyped-def]
     index = new_index(factory, vectors.shape[1])
     if num_training_vectors(index, len(vectors), 10_000):
         train(index, vectors)
@@ -90,18 +82,11 @@ def test_more_lists_or_codes_than_vectors_are_refused() -> None:
 
 @pytest.mark.parametrize("factory", ["SQ8", "PQ4", "OPQ4,PQ4", "IDMap2,SQ8"])
 def test_an_index_without_lists_keeps_ids(factory: str) -> None:
-    index = Index([_built(factory, first_id=7000)], {"factory": factory})
+    index = Index([built(factory, first_id=7000)], {"factory": factory})
     assert (len(index), index.num_lists) == (3000, 0)
     found = index.search(VECTORS[:100], 5).ids
     assert found.min() >= 7000
     assert (found == np.arange(7000, 7100)[:, None]).any(axis=1).mean() > 0.3
-
-
-def test_flat_search_is_exact() -> None:
-    found = Index([_built("Flat")], {"factory": "Flat"}).search(VECTORS[:50], 10)
-    truth = np.argsort(-(VECTORS[:50].astype(np.float64) @ VECTORS.T.astype(np.float64)), axis=1)[:, :10]
-    assert recall(found.ids, truth) == 1.0
-    assert (np.diff(found.scores, axis=1) <= 0).all()
 
 
 @pytest.mark.parametrize("factory", ["Flat", "IVF16,Flat", "IVF16,SQ8", "IVF16_HNSW8,SQ8"])
@@ -117,7 +102,7 @@ def test_shards_give_what_one_file_gives(factory: str, tmp_path: Path) -> None:
         faiss.write_index(shard, str(tmp_path / names[-1]))
     (tmp_path / "index.json").write_text(json.dumps({"factory": factory, "shards": names, "nprobe": 4}))
     parts = Index.open(tmp_path)
-    whole = Index([_built(factory)], {"factory": factory})
+    whole = Index([built(factory)], {"factory": factory})
     whole.set_nprobe(4)
     assert len(parts) == len(whole) == 3000
     assert (parts.search(VECTORS[:64], 20).ids == whole.search(VECTORS[:64], 20).ids).mean() > 0.999
@@ -140,7 +125,7 @@ def test_lists_added_apart_and_joined_are_a_single_build(factory: str, tmp_path:
 
 
 def test_lists_on_disk_hold_no_centroids(tmp_path: Path) -> None:
-    index = _built("IVF256,SQ8", VECTORS[:300])
+    index = built("IVF256,SQ8", VECTORS[:300])
     write_lists(index, tmp_path / "lists.faiss")
     assert (tmp_path / "lists.faiss").stat().st_size < 300 * bytes_per_vector(index) + 256 * 8 + 100
 
@@ -148,129 +133,6 @@ def test_lists_on_disk_hold_no_centroids(tmp_path: Path) -> None:
 @pytest.mark.parametrize("factory", ["Flat", "SQ8", "IDMap2,IVF16,Flat", "IVF16,PQ4x4fs"])
 def test_what_cannot_be_joined_is_told(factory: str) -> None:
     assert not has_mergeable_lists(new_index(factory, 16))
-
-
-def test_merging_is_by_score_then_id_with_none_at_the_end() -> None:
-    one = Neighbours(np.array([[0.9, 0.5, -np.inf]], np.float32), np.array([[7, 4, -1]]))
-    other = Neighbours(np.array([[0.9, 0.8]], np.float32), np.array([[3, 9]]))
-    assert merged([one, other], 4).ids.tolist() == [[3, 7, 9, 4]]
-    assert merged([one, other], 9).ids.tolist() == [[3, 7, 9, 4, -1]]
-    assert merged([other, one, one], 3).scores.tolist() == [[np.float32(0.9)] * 3]
-    assert merged([Neighbours(one.scores[:, ::-1], one.ids[:, ::-1])], 2).ids.tolist() == [[7, 4]]
-
-
-def _no_search(queries: Vectors, top_k: int) -> Neighbours:
-    raise AssertionError("the shards were searched before")
-
-
-@pytest.mark.parametrize("factory", ["Flat", "IVF16,Flat", "IVF16,PQ4"])
-def test_what_shards_propose_alone_is_merged_to_what_a_search_over_all_gives(factory: str) -> None:
-    trained = new_index(factory, 16)
-    if num_training_vectors(trained, 3000, 10_000):
-        train(trained, VECTORS)
-    shards = [faiss.clone_index(trained) for _ in range(3)]
-    for shard, (first, last) in zip(shards, pairwise([0, 1000, 1005, 3000]), strict=True):
-        add(shard, VECTORS[first:last], first)
-    whole = Index(shards, {"factory": factory})
-    whole.set_nprobe(4)
-    asked = [(np.arange(100, 150), 30), (np.array([8, 2900, 3]), 12)]  # two batches, not in order, of other sizes
-    apart = []
-    for shard in shards:
-        search = ShardSearch(Index([shard], {}).search, lambda ids: VECTORS[ids], 2.0)
-        for ids, top_k in asked:
-            assert search.neighbours_of(ids, top_k).ids.shape == (len(ids), 0)
-        apart.append(search.proposals())
-    assert [len(each) for each in apart] == [53] * 3
-    merging = EmbeddingRetriever(_no_search, lambda ids: VECTORS[ids], 2.0, apart)
-    mapped = EmbeddingRetriever(whole.search, lambda ids: VECTORS[ids], 2.0)
-    for ids, top_k in asked:
-        for one, other in zip(merging.neighbours_of(ids, top_k), mapped.neighbours_of(ids, top_k), strict=True):
-            assert one.shape == (len(ids), top_k)
-            assert one.tobytes() == other.tobytes()
-    others = np.array([[5, -1]])
-    assert merging.scores_of(np.array([3]), others).tolist() == mapped.scores_of(np.array([3]), others).tolist()
-
-
-def test_more_equals_than_shards_propose_are_searched_for_in_all_shards() -> None:
-    """A query has 60 copies in two shards, and the 20 proposed of each shard are not those of the lowest ids."""
-    vectors = VECTORS[:400].copy()
-    vectors[180:240] = vectors[7]
-    shards = [_built("Flat", vectors[:200]), _built("Flat", vectors[200:], 200)]
-    searched = []
-
-    def search(queries: Vectors, top_k: int) -> Neighbours:
-        searched.append(len(queries))
-        return Index(shards, {}).search(queries, top_k)
-
-    queries, apart = np.arange(5, 30), []
-    for shard in shards:
-        alone = ShardSearch(Index([shard], {}).search, lambda ids: vectors[ids], 1.05)
-        alone.neighbours_of(queries, 20)
-        apart.append(alone.proposals())
-    found = EmbeddingRetriever(search, lambda ids: vectors[ids], 1.05, apart).neighbours_of(queries, 20)
-    assert set(searched) == {1}
-    assert found.ids[2].tolist() == [7, *range(180, 199)]
-    mapped = EmbeddingRetriever(search, lambda ids: vectors[ids]).neighbours_of(queries, 20)
-    assert found.scores.tobytes() == mapped.scores.tobytes()
-    assert found.ids.tobytes() == mapped.ids.tobytes()
-
-
-def test_a_shard_that_is_asked_nothing_proposes_nothing() -> None:
-    assert len(ShardSearch(Index([_built("Flat")], {}).search, lambda ids: VECTORS[ids], 1.0).proposals()) == 0
-
-
-def test_fewer_vectors_than_asked_for_are_filled_with_minus_one() -> None:
-    index = Index([_built("IVF16,Flat")], {"factory": "IVF16,Flat"})
-    index.set_nprobe(1)
-    found = index.search(VECTORS[:4], 1000)
-    assert (found.ids[:, -1] == -1).all()
-    assert (found.ids[:, 0] >= 0).all()
-
-
-def test_exact_neighbours_do_not_depend_on_the_parts() -> None:
-    whole = exact_neighbours(VECTORS[:20], [VECTORS], 10)
-    parts = exact_neighbours(VECTORS[:20], [VECTORS[:5], VECTORS[5:5], VECTORS[5:]], 10)
-    assert whole.tolist() == parts.tolist()
-
-
-def test_recall_counts_what_was_found() -> None:
-    assert recall(np.array([[1, 2], [3, 9]]), np.array([[2, 1], [3, 4]])) == 0.75
-
-
-def test_nprobe_is_the_smallest_power_of_two_that_reaches_the_target() -> None:
-    assert choose_nprobe(lambda nprobe: nprobe / 20, 64, 0.35) == 8
-    assert choose_nprobe(lambda nprobe: nprobe / 100, 12, 0.95) == 12
-    assert choose_nprobe(lambda _: 0.1, 0, 0.95) == 1
-
-
-def test_lists_are_not_doubled_for_nothing() -> None:
-    recalls = {1: 0.5, 2: 0.7, 4: 0.8, 8: 0.8005}
-    assert choose_nprobe(recalls.__getitem__, 1024, 0.95) == 4
-
-
-def test_the_smallest_ratio_that_reaches_the_target_may_visit_a_few_more_lists() -> None:
-    """With this recall 0.9 needs 16 lists at ratio 16, 32 at 8, and more lists than there are at 4."""
-    asked = []
-
-    def recall_at(lists: int, ratio: float) -> float:
-        asked.append(lists)
-        return lists / (lists + 1) - 0.4 / ratio
-
-    options = {"ratios": (2.0, 4.0, 8.0, 16.0), "num_lists": 1024}
-    assert choose_search(recall_at, nprobe=None, target_recall=0.9, **options) == (32, 8.0)
-    assert max(asked) == 64  # four times the sixteen that ratio 16 needs, not all
-    assert choose_search(recall_at, nprobe=512, target_recall=0.85, **options) == (512, 4.0)
-    assert choose_search(recall_at, nprobe=None, target_recall=1.0, **options) == (512, 16.0)
-    assert choose_search(recall_at, nprobe=None, ratios=(1.05,), num_lists=0, target_recall=0.9) == (1, 1.05)
-
-
-def test_codes_below_eight_bits_a_dimension_need_re_ranking() -> None:
-    ratios = {
-        factory: Index([new_index(factory, 16)], {}).rerank_ratios
-        for factory in ("Flat", "SQ8", "IVF4,Flat", "IVF4,SQ8", "IVF4,PQ4", "IVF4,SQ4", "PQ8")
-    }
-    assert {factory for factory, each in ratios.items() if each == (2, 4, 8, 16)} == {"IVF4,PQ4", "IVF4,SQ4", "PQ8"}
-    assert {each for each in ratios.values() if each != (2, 4, 8, 16)} == {(1.05,)}
 
 
 COUNTS = [100_000] * 10
@@ -326,7 +188,7 @@ def test_the_trained_index_counts_as_memory() -> None:
 
 def test_bytes_a_vector_are_what_faiss_writes() -> None:
     for factory in ("Flat", "IVF16,SQ8"):
-        index = _built(factory)
+        index = built(factory)
         assert abs(len(faiss.serialize_index(index)) / 3000 - bytes_per_vector(index)) < 4
 
 
@@ -344,4 +206,4 @@ def test_shards_hold_whole_parts_within_their_size() -> None:
 
 
 def test_training_gives_the_same_index_again() -> None:
-    assert faiss.serialize_index(_built("IVF16,SQ8")).tobytes() == faiss.serialize_index(_built("IVF16,SQ8")).tobytes()
+    assert faiss.serialize_index(built("IVF16,SQ8")).tobytes() == faiss.serialize_index(built("IVF16,SQ8")).tobytes()

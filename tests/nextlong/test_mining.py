@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from nextlong.accounting import Account
-from nextlong.indexing import Index, Neighbours, add, new_index
+from nextlong.indexing import add, new_index
 from nextlong.mining import MetaDocument, Mined, apply_rules, mine
 from nextlong.near_duplicates import NearDuplicateRules, NearDuplicates
 from nextlong.retrieval import EmbeddingRetriever
+from nextlong.searching import Index, Neighbours
 
 RNG = np.random.default_rng(1)
 VECTORS = RNG.standard_normal((400, 12))

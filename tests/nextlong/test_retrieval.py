@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from nextlong.indexing import Index, Neighbours, Vectors, add, new_index
+from nextlong.indexing import Vectors, add, new_index
 from nextlong.retrieval import EmbeddingRetriever, document_vectors
+from nextlong.searching import Index, Neighbours
 
 VECTORS = np.array([[1, 0], [0, 1], [0.5, 0.5], [0.5, -0.5], [-1, 0]], np.float16)
 """Products with the first: 1, 0, 0.5, 0.5, -1."""
