@@ -226,9 +226,9 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
     _check_workers(options.workers)
     recipe = load_recipe(options.recipe, overrides)
     if options.dry_run:
-        from etl import calibrate
+        from etl.capacity.plan import plan_page
 
-        print(calibrate.plan_page(recipe, workers=_cores() if options.workers is None else options.workers))
+        print(plan_page(recipe, workers=_cores() if options.workers is None else options.workers))
         return 0
     from etl import pipeline
     from etl.show import show_long_document, stage_table
@@ -256,12 +256,12 @@ def _plan(options: argparse.Namespace, overrides: list[str]) -> int:
     has_target = any(field.startswith("--synthesis.target_length_tokens=") for field in fields)
     if options.recipe is None and not ((options.chars or options.chunks) and has_target):
         raise UserError("plan needs a RECIPE.yaml, or --chars and --target; see nextlong plan --help.")
-    from etl import calibrate
+    from etl.capacity.plan import plan_page, recipe_without_corpus
     from etl.recipe import load_recipe
 
-    recipe = load_recipe(options.recipe, fields) if options.recipe else calibrate.recipe_without_corpus(fields)
+    recipe = load_recipe(options.recipe, fields) if options.recipe else recipe_without_corpus(fields)
     print(
-        calibrate.plan_page(
+        plan_page(
             recipe,
             workers=options.workers,
             gpus=options.gpus,

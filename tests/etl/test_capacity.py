@@ -7,20 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from etl.capacity import (
-    PUBLISHED_CHUNKS,
-    STAND_IN,
-    Corpus,
-    Estimate,
-    Rates,
-    Sample,
-    StageCost,
-    Step,
-    estimate,
-    measured_with,
-    page,
-    workload,
-)
+from etl.capacity.amounts import STAND_IN, Corpus, Sample, measured_with, workload
+from etl.capacity.costs import PUBLISHED_CHUNKS, Estimate, StageCost, Step, estimate
+from etl.capacity.page import page
+from etl.capacity.rates import Rates
 from etl.inputs import Input
 from etl.recipe import Recipe
 from etl.strategies import STRATEGIES

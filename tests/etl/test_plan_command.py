@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from etl import pipeline
-from etl.calibrate import plan
+from etl.capacity.plan import plan
 from etl.engine import Engine
 from etl.inputs import Input
 from etl.recipe import Recipe, resolved_yaml
