@@ -3,8 +3,6 @@
 import logging
 from collections.abc import Collection
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 from etl.engine import Engine
 from etl.parts import damaged
@@ -33,12 +31,8 @@ def reopen_damaged(work: Work, wanted: Collection[str], engine: Engine) -> list[
 def damaged_files(stage: StageFolder, engine: Engine) -> list[str]:
     """The files of a finished stage whose size or checksum is not the noted one, and those that are gone."""
     files = [{name: facts} for name, facts in stage.files().items()]
-    found = engine.map(partial(_damaged, stage.path), files, doing=f"check {stage.stage}", unit="file")
+    found = engine.map(partial(damaged, stage.path), files, doing=f"check {stage.stage}", unit="file")
     return [name for names in found for name in names]
-
-
-def _damaged(folder: Path, files: dict[str, dict[str, Any]]) -> list[str]:
-    return damaged(folder, files)
 
 
 def _tell(names: list[str]) -> str:
