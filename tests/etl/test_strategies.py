@@ -314,7 +314,7 @@ def test_with_two_lengths_every_document_serves_one_and_no_sequence_mixes_them(
         several = dataclasses.replace(
             recipe, output=f"{recipe.output}-{packed}", packing=Packing(sequence_length_tokens=packed)
         )
-        job = pipeline.start(several, reuse=[work.path])
+        job = pipeline.start(several, reuse=work.path)
         summary = pipeline.run(job, Engine())
         check_sequences(job.work, documents, {512: packed, 1024: packed}, expected)
         left = 14 - sum(number * count for (_, number), count in expected.items())
