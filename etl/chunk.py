@@ -4,7 +4,8 @@ One pass chunks and tokenizes a part; chunk ids are dense over the corpus, so a 
 once all counts are known. Token ids lie in a flat file a part, beside the table.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from etl import quarantine
 from etl.engine import Engine
 from etl.job import Job
 from etl.lookup import loaded
@@ -105,10 +107,17 @@ def run(job: Job, engine: Engine) -> dict[str, Any]:
             documents=path,
             tokenizer_file=job.tokenizer_file,
             chunking=job.recipe.chunking,
+            carefully=False,
         )
         for number, (path, rows) in enumerate(documents.tables())
     ]
     markers = engine.run(cut, doing="chunk and tokenize", unit="document")
+    account = Account.total(Account.from_dict(marker["account"]) for marker in markers)
+    if not account.counts["documents"].kept:
+        raise UserError(
+            f"no document is left: all {account.counts['documents'].read:,} are quarantined, since the tokenizer fails "
+            f"on each alone, as {markers[0]['values'][quarantine.REASON][0]['reason']}. Check the tokenizer."
+        )
     firsts = np.cumsum([0, *[marker["rows"] for marker in markers]]).tolist()
     parts = [
         stage.part(number, _number_part, cut=part.name, first_id=first)
@@ -116,8 +125,8 @@ def run(job: Job, engine: Engine) -> dict[str, Any]:
     ]
     numbered = engine.run(parts, doing="number chunks", unit="part")
     files = _write_lookups(stage.path, numbered)
-    account = Account.total(Account.from_dict(marker["account"]) for marker in markers)
-    return stage.finish(numbered, account=account, files=files, values={"num_chunks": firsts[-1]})
+    values = {"num_chunks": firsts[-1]} | quarantine.collect(markers)
+    return stage.finish(numbered, account=account, files=files, values=values)
 
 
 def _why_none(account: dict[str, Any]) -> str:
@@ -143,15 +152,46 @@ def _tokenizer(name: str) -> Tokenizer:
     return loaded(lambda: Tokenizer.load(name), "tokenizer", name, of=[resolve_tokenizer(name)])
 
 
-def _cut_part(folder: Path, name: str, *, documents: Path, tokenizer_file: Path, chunking: Chunking) -> PartResult:
-    part = chunk_documents(pq.read_table(documents), _tokenizer(str(tokenizer_file)), chunking)
+def _cut_part(
+    folder: Path, name: str, *, documents: Path, tokenizer_file: Path, chunking: Chunking, carefully: bool = False
+) -> PartResult:
+    table = pq.read_table(documents)
+    how: dict[str, Any] = {"tokenizer_file": tokenizer_file, "chunking": chunking}
+    return quarantine.write_without_poisoned(
+        partial(_write_cut, folder, name, table, **how),
+        partial(_try_cut, documents, **how),
+        table.num_rows,
+        carefully=carefully,
+    )
+
+
+def _try_cut(documents: Path, first: int, last: int, *, tokenizer_file: Path, chunking: Chunking) -> None:
+    chunk_documents(pq.read_table(documents).slice(first, last - first), _tokenizer(str(tokenizer_file)), chunking)
+
+
+def _write_cut(
+    folder: Path,
+    name: str,
+    documents: pa.Table,
+    poisoned: Mapping[int, str],
+    *,
+    tokenizer_file: Path,
+    chunking: Chunking,
+) -> PartResult:
+    is_kept = quarantine.mask(documents.num_rows, poisoned)
+    part = chunk_documents(documents.filter(is_kept), _tokenizer(str(tokenizer_file)), chunking)
+    left_out = documents.filter(~is_kept)
+    num_chars = pc.sum(pc.utf8_length(left_out["text"])).as_py() or 0
+    for unit, number in (("documents", left_out.num_rows), ("chars", num_chars)):
+        part.account.add(unit, read=number, kept=0, dropped={quarantine.REASON: number})
     write_table(folder / f"{name}.parquet", part.chunks)
     write_table(folder / f"{name}.documents.parquet", part.documents)
     write_raw(folder / f"{name}.tokens", part.tokens.ids)
     write_array(folder / f"{name}.offsets.npy", part.tokens.offsets)
     write_array(folder / f"{name}.hashes.npy", part.hashes)
     files = [name + ending for ending in (".parquet", ".documents.parquet", ".tokens", ".offsets.npy", ".hashes.npy")]
-    return PartResult(files=files, rows=part.chunks.num_rows, account=part.account)
+    values = quarantine.record(documents, poisoned)
+    return PartResult(files=files, rows=part.chunks.num_rows, account=part.account, values=values)
 
 
 def _number_part(folder: Path, name: str, *, cut: str, first_id: int) -> PartResult:

@@ -14,14 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.allocate import plans_table
-from etl.draw import Strand, all_documents, empty_strands
+from etl.draw import Strand, empty_strands, usable_documents
 from etl.engine import Engine
 from etl.job import Job
 from etl.lookup import ChunkStore
 from etl.parts import PartResult, write_table
 from etl.relate import read_keywords, read_neighbours
 from etl.schemas import WINDOWS
-from etl.work import StageFolder
+from etl.work import StageFolder, Work
 from nextlong.concatenation import DocumentNeighbours, Documents, Window, gather
 from nextlong.config import Synthesis
 from nextlong.interleaving import Segment
@@ -31,9 +31,7 @@ from nextlong.packing import domain_of
 def gather_windows(job: Job, engine: Engine, stage: StageFolder) -> dict[str, Any]:
     """Write the windows of a job; returns {"windows": {prefix of a strand: names of tables}, "outcomes": counts}."""
     synthesis = job.recipe.synthesis
-    part = stage.part(
-        0, _gather_part, prefix="plan", synthesis=synthesis, chunks=job.work["chunk"], related=job.work["mine"]
-    )
+    part = stage.part(0, _gather_part, prefix="plan", synthesis=synthesis, work=job.work)
     [marker] = engine.run([part], doing="gather documents", unit="part")
     values: dict[str, Any] = marker["values"]
     return values
@@ -70,10 +68,8 @@ def _plan_window(window: dict[str, Any], store: ChunkStore, target: int) -> dict
     }
 
 
-def _gather_part(
-    folder: Path, name: str, *, synthesis: Synthesis, chunks: StageFolder, related: StageFolder
-) -> PartResult:
-    documents = all_documents(chunks)
+def _gather_part(folder: Path, name: str, *, synthesis: Synthesis, work: Work) -> PartResult:
+    documents, related = usable_documents(work), work["mine"]
     columns = Documents(documents["doc_id"].to_numpy(np.int64), documents["num_tokens"].to_numpy(np.int64))
     gathered = gather(
         columns,

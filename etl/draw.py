@@ -7,8 +7,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from etl.lookup import documents_of
+from etl.quarantine import quarantined
 from etl.schemas import to_frame
-from etl.work import StageFolder
+from etl.work import StageFolder, Work
 from nextlong.config import Synthesis
 from nextlong.errors import UserError
 from nextlong.sampling import draw_lengths, draw_order
@@ -56,12 +58,12 @@ class Strand:
         return [(first, min(first + size, num_draws)) for first in range(0, num_draws, size)]
 
 
-def strands(chunks: StageFolder, synthesis: Synthesis) -> list[Strand]:
-    """The drawn documents of a finished chunk stage, by target length in the recipe's order.
+def strands(work: Work, synthesis: Synthesis) -> list[Strand]:
+    """The drawn documents of a work folder, by target length in the recipe's order.
 
     Raises UserError when no document has enough chunks.
     """
-    documents = all_documents(chunks)
+    documents = usable_documents(work)
     order = draw_order(
         documents["num_chunks"].to_numpy(), min_meta_chunks=synthesis.min_meta_chunks, seed=synthesis.seed
     )
@@ -85,7 +87,13 @@ def empty_strands(synthesis: Synthesis) -> list[Strand]:
     return [Strand(target, wanted, synthesis, f"part-{target}" if several else "part") for target, wanted in lengths]
 
 
+def usable_documents(work: Work) -> pd.DataFrame:
+    """The documents of the chunk stage without those that a later stage has quarantined, in doc_id order."""
+    documents, poisoned = all_documents(work["chunk"]), [each["doc_id"] for each in quarantined(work)]
+    return documents[~documents["doc_id"].isin(poisoned)].reset_index(drop=True) if poisoned else documents
+
+
 def all_documents(chunks: StageFolder) -> pd.DataFrame:
     """The documents of a finished chunk stage, in doc_id order."""
-    tables = [pq.read_table(path.with_suffix(".documents.parquet")) for path, _ in chunks.tables()]
+    tables = [pq.read_table(documents_of(path)) for path, _ in chunks.tables()]
     return to_frame(pa.concat_tables(tables))

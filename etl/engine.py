@@ -13,7 +13,7 @@ import dask
 from tqdm.auto import tqdm
 
 from etl.cluster import Cluster, started
-from etl.parts import Part, describe, finished, perform
+from etl.parts import Part, describe, finished, perform, with_arguments
 from nextlong.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -64,8 +64,9 @@ class Engine:
         done = sum(weight for weight, there in zip(weights, is_there, strict=True) if there)
         names = [f"{part.folder.name}-{part.name}" for part in parts]
         markers: list[dict[str, Any]] = [{}] * len(parts)
+        demand = self._demand(resource)
         with self._bar(doing, unit, total=sum(weights), initial=done, hidden=all(is_there)) as bar:
-            for place, outcome in self._completed(perform, parts, names, self._demand(resource)):
+            for place, outcome in self._outcomes(parts, names, demand):
                 if isinstance(outcome, Exception):  # the worker died four times on it, or the cluster went away
                     outcome = {"part": parts[place].name, "error": describe(outcome), "is_users": False}
                 markers[place] = outcome
@@ -74,6 +75,22 @@ class Engine:
                     log.error("%s, %s: %s", doing, outcome["part"], outcome["error"])
         _raise(doing, [marker for marker in markers if "error" in marker], len(parts))
         return markers
+
+    def _outcomes(
+        self, parts: Sequence[Part], names: Sequence[str], demand: dict[str, float] | None
+    ) -> Iterator[tuple[int, Any]]:
+        """(place of a part, marker or exception); a part that killed workers is tried once more, carefully."""
+        killers = []
+        for place, outcome in self._completed(perform, parts, names, demand):
+            if _is_killed(outcome) and "carefully" in parts[place].arguments:
+                killers.append(place)
+            else:
+                yield place, outcome
+        if killers:
+            log.warning("%d parts killed their workers: looking for documents that do", len(killers))
+        careful = [with_arguments(parts[place], carefully=True) for place in killers]
+        for number, outcome in self._completed(perform, careful, [names[place] for place in killers], demand):
+            yield killers[number], outcome
 
     def map(self, function: Callable[[Any], T], items: Sequence[Any], *, doing: str, unit: str) -> list[T]:
         """The results of a function that writes nothing, in the order of the items; raises what it raised."""
@@ -142,6 +159,15 @@ class Engine:
             return future.result()
         except Exception as error:
             return error
+
+
+def _is_killed(outcome: Any) -> bool:
+    """Whether a task came back because the workers that ran it died, one after the other."""
+    if not isinstance(outcome, Exception):
+        return False
+    from distributed.scheduler import KilledWorker
+
+    return isinstance(outcome, KilledWorker)
 
 
 def _raise(doing: str, errors: list[dict[str, Any]], num_parts: int) -> None:

@@ -24,9 +24,10 @@ import numpy as np
 import psutil  # type: ignore[import-untyped]
 import pyarrow.parquet as pq
 
+from etl import quarantine
 from etl.engine import Engine
 from etl.job import Job
-from etl.lookup import RowStore, document_texts, embedding_store, row_store
+from etl.lookup import RowStore, document_texts, documents_of, embedding_store, row_store
 from etl.parts import PartResult, finished, write_array, write_json, written_aside
 from etl.work import StageFolder
 from nextlong.accounting import Account
@@ -45,6 +46,7 @@ from nextlong.indexing import (
     shard_ranges,
     train,
     write_lists,
+    zeros,
 )
 from nextlong.retrieval import EmbeddingRetriever, document_vectors
 from nextlong.searching import Index, choose_search, exact_neighbours, recall
@@ -114,17 +116,19 @@ def built(store: RowStore, indexing: Indexing) -> Index:
 
 def _write_vectors(job: Job, stage: StageFolder, engine: Engine) -> list[dict[str, Any]]:
     tables = zip(job.work["chunk"].tables(), job.work["embed"].arrays(), strict=True)
+    poisoned = [each["doc_id"] for each in quarantine.quarantined(job.work)]
     parts = [
-        stage.part(number, _vectors_part, prefix="vectors", chunks=chunks, embeddings=embeddings)
+        stage.part(number, _vectors_part, prefix="vectors", chunks=chunks, embeddings=embeddings, poisoned=poisoned)
         for number, ((chunks, _), embeddings) in enumerate(tables)
     ]
     return engine.run(parts, doing="average vectors", unit="part")
 
 
-def _vectors_part(folder: Path, name: str, *, chunks: Path, embeddings: Path) -> PartResult:
-    documents = pq.read_table(chunks.with_suffix(".documents.parquet"), columns=["num_chunks", "num_tokens"])
+def _vectors_part(folder: Path, name: str, *, chunks: Path, embeddings: Path, poisoned: list[int]) -> PartResult:
+    documents = pq.read_table(documents_of(chunks), columns=["doc_id", "num_chunks", "num_tokens"])
     vectors = document_vectors(np.load(embeddings, mmap_mode="r"), documents["num_chunks"].to_numpy())
-    vectors = vectors[documents["num_tokens"].to_numpy() > 0]
+    is_poisoned = np.isin(documents["doc_id"].to_numpy(), poisoned)
+    vectors = vectors[(documents["num_tokens"].to_numpy() > 0) & ~is_poisoned]
     write_array(folder / f"{name}.npy", vectors)
     return PartResult(files=[f"{name}.npy"], rows=len(vectors))
 
@@ -197,7 +201,9 @@ def _shard_part(folder: Path, name: str, *, open_store: OpenStore, indexing: Ind
     with written_aside(folder / f"{name}.faiss") as aside:
         faiss.write_index(shard, str(aside))
     account = Account()
-    account.add("vectors", read=sum(len(store.arrays[place]) for place in places), kept=shard.ntotal)
+    num_missing = sum(len(zeros(store.arrays[place])) for place in places)
+    num_read = sum(len(store.arrays[place]) for place in places)
+    account.add("vectors", read=num_read, kept=shard.ntotal, dropped={quarantine.REASON: num_missing})
     return PartResult(files=[f"{name}.faiss"], rows=shard.ntotal, account=account)
 
 

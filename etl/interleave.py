@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from etl import quarantine
 from etl.concatenate import gather_windows, plan_windows
-from etl.draw import all_documents, empty_strands
+from etl.draw import all_documents, empty_strands, usable_documents
 from etl.engine import Engine
 from etl.job import Job
 from etl.lookup import ChunkStore, chunk_store
@@ -39,12 +40,13 @@ def run(job: Job, engine: Engine) -> dict[str, Any]:
     """
     stage = job.work.start("interleave")
     num_documents = len(all_documents(job.work["chunk"]))
+    num_usable = len(usable_documents(job.work))
     if job.recipe.synthesis.strategy == "nextlong":
         planned = plan_strands(job, engine, stage)
         if not any((each.outcomes == "kept").any() for each in planned):
             raise UserError(_why_none(planned, job.recipe))
         parts = [part for each in planned for part in _strand_parts(job, stage, each)]
-        outcomes = _outcomes(planned, num_documents)
+        outcomes = _outcomes(planned, num_usable)
     else:
         gathered = gather_windows(job, engine, stage)
         outcomes = gathered["outcomes"]
@@ -55,6 +57,7 @@ def run(job: Job, engine: Engine) -> dict[str, Any]:
     _warn_of_few(job.recipe.synthesis, markers)
     account = Account.total(Account.from_dict(marker["account"]) for marker in markers)
     kept = outcomes.pop("kept", 0)
+    outcomes[quarantine.REASON] = num_documents - num_usable
     account.add("documents", read=num_documents, kept=kept, dropped=outcomes)
     uses = count_uses([stage.path / f"{marker['part']}.parquet" for marker in markers], job.work["chunk"])
     values = total_hardness([marker["values"]["hardness"] for marker in markers]) | uses

@@ -144,9 +144,14 @@ class RowStore:
         return found
 
 
+def documents_of(chunks: Path) -> Path:
+    """The table of documents (schemas.DOCUMENT_CHUNKS) beside a part's table of chunks."""
+    return chunks.with_suffix(".documents.parquet")
+
+
 def document_texts(chunks: Path) -> Iterator[tuple[int, str]]:
     """(doc_id, text) of the documents with tokens whose chunks a table of the chunk stage holds, in order."""
-    documents = pq.read_table(chunks.with_suffix(".documents.parquet"), columns=["doc_id", "num_chunks", "num_tokens"])
+    documents = pq.read_table(documents_of(chunks), columns=["doc_id", "num_chunks", "num_tokens"])
     table = pq.read_table(chunks, columns=["text", "joiner"])
     pieces = [text + joiner for text, joiner in zip(*[column.to_pylist() for column in table.columns], strict=True)]
     first = 0

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from etl import relate
-from etl.draw import Strand, strands
+from etl.draw import Strand, all_documents, strands, usable_documents
 from etl.engine import Engine
 from etl.job import Job
 from etl.lookup import RowStore, chunk_store, row_store
@@ -27,7 +27,7 @@ from etl.work import StageFolder
 from nextlong.accounting import Account
 from nextlong.budgeting import negatives_per_chunk, num_candidates
 from nextlong.config import Chunking, Mining, Synthesis
-from nextlong.mining import Candidates, MetaDocument
+from nextlong.mining import Candidates, MetaDocument, RandomChunks
 from nextlong.mining import mine as mine_documents
 from nextlong.near_duplicates import NearDuplicateRules, total
 from nextlong.retrieval import Retriever
@@ -49,7 +49,7 @@ def run(job: Job, engine: Engine, *, num_draws: Sequence[int] | None = None) -> 
     """
     if job.recipe.synthesis.strategy != "nextlong":
         return relate.run(job, engine)
-    stage, all_strands = job.work.start("mine"), strands(job.work["chunk"], job.recipe.synthesis)
+    stage, all_strands = job.work.start("mine"), strands(job.work, job.recipe.synthesis)
     draws = list(num_draws or [strand.first_draws() for strand in all_strands])
     means = corpus_means(job.work["chunk"])
     values = {"num_draws": draws, **means._asdict()}
@@ -71,7 +71,7 @@ def run(job: Job, engine: Engine, *, num_draws: Sequence[int] | None = None) -> 
 
 
 def _mining_arguments(job: Job, stage: StageFolder, sketches: list[str]) -> dict[str, Any]:
-    recipe, num_chunks = job.recipe, (job.work["chunk"].manifest() or {})["rows"]
+    recipe = job.recipe
     return {
         "chunks": job.work["chunk"],
         "open_retriever": partial(open_retriever, job.work["index"], job.work["embed"]),
@@ -79,8 +79,16 @@ def _mining_arguments(job: Job, stage: StageFolder, sketches: list[str]) -> dict
         # A BM25 score is no cosine similarity.
         "similarity": recipe.mining.near_duplicate_similarity if recipe.mining.retrieval == "embeddings" else None,
         "overlap": recipe.mining.near_duplicate_overlap,
-        "random_of": (recipe.synthesis.seed, num_chunks) if recipe.synthesis.negatives == "random" else None,
+        "random_of": _random_chunks(job) if recipe.synthesis.negatives == "random" else None,
     }
+
+
+def _random_chunks(job: Job) -> RandomChunks:
+    documents, usable = all_documents(job.work["chunk"]), usable_documents(job.work)
+    poisoned = documents[~documents["doc_id"].isin(usable["doc_id"])]
+    ranges = zip(poisoned["first_chunk_id"], poisoned["num_chunks"], strict=True)
+    excluded = np.concatenate([np.empty(0, np.int64), *[np.arange(first, first + n) for first, n in ranges]])
+    return RandomChunks(job.recipe.synthesis.seed, int(documents["num_chunks"].sum()), excluded)
 
 
 def _strand_parts(
@@ -190,7 +198,7 @@ def _mine_part(
     open_sketches: Callable[[], RowStore] | None,
     similarity: float | None,
     overlap: float | None,
-    random_of: tuple[int, int] | None,
+    random_of: RandomChunks | None,
 ) -> PartResult:
     mined = mine_documents(
         documents,

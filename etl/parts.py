@@ -50,6 +50,11 @@ class Part:
     """Units of progress it stands for."""
 
 
+def with_arguments(part: Part, **arguments: Any) -> Part:
+    """The part, with some of its function's arguments given anew."""
+    return dataclasses.replace(part, arguments=part.arguments | arguments)
+
+
 def perform(part: Part) -> dict[str, Any]:
     """Run a part, or find it finished and whole; returns its marker. Errors come back as {"part", "error", ...}.
 
@@ -67,7 +72,7 @@ def perform(part: Part) -> dict[str, Any]:
     return marker | {"seconds": time.perf_counter() - started}
 
 
-def describe(error: Exception) -> str:
+def describe(error: BaseException) -> str:
     """An error that is nobody's mistake, for a person: what happened, and what to do where that is known."""
     if "No space left on device" in str(error):
         return f"the disk is full ({error}): free some space"

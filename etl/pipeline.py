@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from etl import chunk, embed, index, interleave, mine, pack, read, verify
+from etl import chunk, embed, index, interleave, mine, pack, quarantine, read, verify
 from etl.engine import Engine
 from etl.job import Job, prepare
 from etl.lock import locked
@@ -81,7 +81,7 @@ def run(job: Job, engine: Engine, *, only: str | None = None) -> dict[str, Any]:
 
 
 def _run(job: Job, engine: Engine, only: str | None) -> dict[str, Any]:
-    summary = _previous(job)
+    summary, num_quarantined = _previous(job), 0
     for stage in [only] if only else STAGES:
         before = STAGES[: STAGES.index(stage)]
         missing = [name for name in before if job.work[name].manifest() is None]
@@ -100,6 +100,9 @@ def _run(job: Job, engine: Engine, only: str | None) -> dict[str, Any]:
             spent = seconds if name == stage else summary["stages"][name]["seconds"]
             summary["stages"][name] = _summarize(job.work[name].manifest() or {}, spent)
         write_json(job.work.path / "summary.json", summary)
+        num_quarantined = quarantine.write_file(job.work)
+    if num_quarantined:
+        log.warning("%d documents are quarantined: %s says why", num_quarantined, job.work.path / quarantine.FILE)
     return summary
 
 

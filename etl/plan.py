@@ -4,7 +4,6 @@ Parts are planned in parallel; with `max_uses_per_chunk` in drawn order, one aft
 count of uses (4 bytes a chunk) that goes from part to part: so nothing depends on who plans, or on how many do.
 """
 
-import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from etl.engine import Engine
 from etl.job import Job
 from etl.lookup import chunk_store
 from etl.mine import CorpusMeans
-from etl.parts import Part, PartResult, write_table
+from etl.parts import Part, PartResult, with_arguments, write_table
 from etl.work import StageFolder
 from nextlong.config import Chunking, Synthesis
 
@@ -57,7 +56,7 @@ def plan_strands(job: Job, engine: Engine, stage: StageFolder) -> list[PlannedSt
     """Plan every strand of a job; mines more documents when some fall short of what is wanted."""
     most, num_chunks = job.recipe.synthesis.max_uses_per_chunk, (job.work["chunk"].manifest() or {})["rows"]
     uses = None if most is None else Uses.none(num_chunks, most)
-    all_strands = strands(job.work["chunk"], job.recipe.synthesis)
+    all_strands = strands(job.work, job.recipe.synthesis)
     return [_plan_strand(job, engine, stage, number, strand, uses) for number, strand in enumerate(all_strands)]
 
 
@@ -116,7 +115,7 @@ def _plan_in_order(parts: Sequence[Part], uses: Uses, num_wanted: int | None) ->
     """Plan part after part, each knowing what those before it used; adds what the wanted long documents use."""
     markers, num_kept = [], 0
     for part in parts:
-        known = dataclasses.replace(part, arguments=part.arguments | {"uses": uses.copy()})
+        known = with_arguments(part, uses=uses.copy())
         markers += Engine().run([known], doing="plan long documents", unit="part")
         plans = pq.read_table(part.folder / f"{part.name}.parquet", columns=["outcome", "segments"])
         kept = plans.filter(pc.equal(plans["outcome"], "kept"))

@@ -3,20 +3,23 @@
 Standard looks up nothing. An index of documents too large to map is searched shard by shard, as in `mine`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from etl.draw import all_documents
+from etl import quarantine
+from etl.draw import usable_documents
 from etl.engine import Engine
 from etl.job import Job, document_candidates
-from etl.lookup import document_texts, loaded
+from etl.lookup import document_texts, documents_of, loaded
 from etl.parts import Part, PartResult, write_table
 from etl.schemas import DOCUMENT_NEIGHBOURS, KEYWORDS
 from etl.search import Ask, open_retriever, search_shards
@@ -40,11 +43,12 @@ def run(job: Job, engine: Engine) -> dict[str, Any]:
         parts = _keyword_parts(job, stage)
     else:
         parts = search_shards(job, stage, engine, _neighbour_parts(job, stage), _ask_of)
-    return stage.finish(engine.run(parts, doing="relate documents", unit="document"))
+    markers = engine.run(parts, doing="relate documents", unit="document")
+    return stage.finish(markers, values=quarantine.collect(markers))
 
 
 def _neighbour_parts(job: Job, stage: StageFolder) -> list[Part]:
-    documents = all_documents(job.work["chunk"])
+    documents = usable_documents(job.work)
     doc_ids = documents.loc[documents["num_tokens"] > 0, "doc_id"].to_numpy(np.int64)
     return [
         stage.part(
@@ -106,26 +110,58 @@ def _ask(retriever: Retriever, *, places: range, num_candidates: int) -> None:
 
 def _keyword_parts(job: Job, stage: StageFolder) -> list[Part]:
     return [
-        stage.part(number, _keyword_part, weight=rows, chunks=path, synthesis=job.recipe.synthesis)
+        stage.part(number, _keyword_part, weight=rows, chunks=path, synthesis=job.recipe.synthesis, carefully=False)
         for number, (path, rows) in enumerate(job.work["chunk"].tables())
     ]
 
 
-def _keyword_part(folder: Path, name: str, *, chunks: Path, synthesis: Synthesis) -> PartResult:
-    stop_phrases = load_stop_phrases(synthesis.keyword_stop_phrases)
-    folder_of_model = synthesis.query_model
-    model = loaded(lambda: QueryModel.load(folder_of_model), "queries", folder_of_model) if folder_of_model else None
-    doc_ids, found = [], []
-    for doc_id, text in document_texts(chunks):
+def _keyword_part(
+    folder: Path, name: str, *, chunks: Path, synthesis: Synthesis, carefully: bool = False
+) -> PartResult:
+    return quarantine.write_without_poisoned(
+        partial(_write_keywords, folder, name, chunks, synthesis=synthesis),
+        partial(_try_keywords, chunks, synthesis=synthesis),
+        _documents_with_tokens(chunks).num_rows,
+        carefully=carefully,
+    )
+
+
+def _try_keywords(chunks: Path, first: int, last: int, *, synthesis: Synthesis) -> None:
+    find = _open_finder(synthesis)
+    for _, text in islice(document_texts(chunks), first, last):
+        find(text)
+
+
+def _write_keywords(
+    folder: Path, name: str, chunks: Path, poisoned: Mapping[int, str], *, synthesis: Synthesis
+) -> PartResult:
+    find = _open_finder(synthesis)
+    texts = (each for place, each in enumerate(document_texts(chunks)) if place not in poisoned)
+    found = {doc_id: find(text) for doc_id, text in texts}
+    write_table(folder / f"{name}.parquet", pa.table([list(found), list(found.values())], schema=KEYWORDS))
+    account, num_read = Account(), len(found) + len(poisoned)
+    account.add("documents", read=num_read, kept=len(found), dropped={quarantine.REASON: len(poisoned)})
+    account.note("documents_without_keyword", sum(not words for words in found.values()))
+    values = quarantine.record(_documents_with_tokens(chunks), poisoned)
+    return PartResult(files=[f"{name}.parquet"], rows=len(found), account=account, values=values)
+
+
+def _documents_with_tokens(chunks: Path) -> pa.Table:
+    """What `document_texts` tells apart, as rows of schemas.DOCUMENT_CHUNKS."""
+    documents = pq.read_table(documents_of(chunks))
+    return documents.filter(pc.greater(documents["num_tokens"], 0))
+
+
+def _open_finder(synthesis: Synthesis) -> Callable[[str], list[str]]:
+    """(text) -> its keywords, or those of the queries that it answers, where there is a model."""
+    stop_phrases, folder = load_stop_phrases(synthesis.keyword_stop_phrases), synthesis.query_model
+    model = loaded(lambda: QueryModel.load(folder), "queries", folder) if folder else None
+
+    def find(text: str) -> list[str]:
         source = "\n".join(model.queries(text)) if model else text
-        doc_ids.append(doc_id)
-        found.append(keywords(source, min_score=synthesis.keyword_min_score, stop_phrases=stop_phrases))
-    table = pa.table([doc_ids, found], schema=KEYWORDS)
-    write_table(folder / f"{name}.parquet", table)
-    account = Account()
-    account.add("documents", read=len(doc_ids), kept=len(doc_ids))
-    account.note("documents_without_keyword", sum(not each for each in found))
-    return PartResult(files=[f"{name}.parquet"], rows=len(doc_ids), account=account)
+        return keywords(source, min_score=synthesis.keyword_min_score, stop_phrases=stop_phrases)
+
+    return find
 
 
 def read_neighbours(mine: StageFolder) -> pa.Table:

@@ -4,7 +4,6 @@ A small index is mapped by every worker, one copy a host. A large one is searche
 queries), each of which holds one shard mapped; the results are the same.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 from etl.engine import Engine
 from etl.job import Job
 from etl.lookup import RowStore, embedding_store, loaded, row_store
-from etl.parts import Part, PartResult, finished, write_array
+from etl.parts import Part, PartResult, finished, with_arguments, write_array
 from etl.work import StageFolder
 from nextlong.bm25 import Bm25
 from nextlong.indexing import Vectors
@@ -73,9 +72,7 @@ def search_shards(
 
 def _after_search(part: Part, num_shards: int, stages: dict[str, StageFolder]) -> Part:
     paths = [part.folder / f"found-{part.name}-{number:05d}.npy" for number in range(num_shards)]
-    return dataclasses.replace(
-        part, arguments=part.arguments | {"open_retriever": partial(_open_found, paths=paths, **stages)}
-    )
+    return with_arguments(part, open_retriever=partial(_open_found, paths=paths, **stages))
 
 
 def _shards_to_search(job: Job) -> list[str]:

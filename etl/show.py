@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from etl.lookup import documents_of
 from etl.work import Work
 from nextlong.errors import UserError
 
@@ -99,7 +100,7 @@ def chunk_origins(work: Work, chunk_ids: Iterable[int]) -> dict[int, Origin]:
             table = pq.read_table(path, columns=["doc_id", "chunk_index", "text"]).take(
                 [chunk - first for chunk in here]
             )
-            documents = pq.read_table(path.with_suffix(".documents.parquet"), columns=["doc_id", "source_id"])
+            documents = pq.read_table(documents_of(path), columns=["doc_id", "source_id"])
             places = pc.index_in(table["doc_id"], value_set=documents["doc_id"])
             names = documents["source_id"].take(places).to_pylist()
             columns = [table["doc_id"].to_pylist(), names, table["chunk_index"].to_pylist(), table["text"].to_pylist()]

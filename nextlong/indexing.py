@@ -105,10 +105,19 @@ def _num_codes(index: Any) -> int:
 
 
 def add(index: Any, vectors: Vectors, first_id: int) -> None:
-    """Add vectors [n, d] under the ids first_id, first_id + 1, ..."""
+    """Add vectors [n, d] under the ids first_id, first_id + 1, ..., without those of zeros: see `zeros`."""
     one_thread()
     ids = np.arange(first_id, first_id + len(vectors), dtype=np.int64)
+    missing = zeros(vectors)
+    if len(missing):
+        vectors, ids = np.delete(vectors, missing, axis=0), np.delete(ids, missing)
     index.add_with_ids(np.ascontiguousarray(vectors, np.float32), ids)
+
+
+def zeros(vectors: Vectors) -> NDArray[np.int64]:
+    """The rows of vectors [n, d] that are zero throughout: they stand for texts that could not be embedded."""
+    rows = np.flatnonzero(vectors[:, 0] == 0)
+    return rows[~vectors[rows].any(axis=1)]
 
 
 def has_mergeable_lists(index: Any) -> bool:

@@ -44,6 +44,20 @@ class Candidates(NamedTuple):
     """Place among the mined candidates, 0 the nearest."""
 
 
+class RandomChunks(NamedTuple):
+    """Chunks to draw from in place of neighbours: all of a corpus but the excluded ones."""
+
+    seed: int
+    num_chunks: int
+    excluded: NDArray[np.int64]
+
+    def draw(self, query: int, number: int) -> NDArray[np.int64]:
+        """So many chunk_ids at most, without replacement, in drawn order; by seed and query alone."""
+        rng = np.random.default_rng([self.seed, STAGE_SELECTION, query])
+        drawn = rng.choice(self.num_chunks, min(number, self.num_chunks), replace=False)
+        return drawn[~np.isin(drawn, self.excluded)] if len(self.excluded) else drawn
+
+
 FetchHashes = Callable[[NDArray[np.int64]], NDArray[np.uint64]]
 """chunk_ids [n] -> hashes of the chunks' texts"""
 
@@ -63,13 +77,13 @@ def mine(
     retriever: Retriever,
     fetch_hashes: FetchHashes,
     rules: NearDuplicateRules,
-    random_of: tuple[int, int] | None = None,
+    random_of: RandomChunks | None = None,
 ) -> Mined:
     """Candidates for every meta-chunk of the documents, and what the rules dropped.
 
     The rules, in order, each counted: chunks of the own document; exact copies (by text hash) of any meta-chunk of the
     document; near duplicates of the meta-chunk: they are false negatives (Sec. 5.4 found that a repeated meta-chunk
-    lowers results). An approximate index may propose fewer. random_of (seed, number of chunks in the corpus): in
+    lowers results). An approximate index may propose fewer. random_of: in
     place of neighbours, chunks drawn from the whole corpus.
     """
     account, near_duplicates = Account(), NearDuplicates(rules)
@@ -83,7 +97,7 @@ def mine(
                 neighbours = retriever.neighbours_of(queries[batch], num_to_fetch)
             else:
                 wanted = [group[owner].num_candidates + group[owner].num_chunks for owner in owners[batch]]
-                neighbours = _random(queries[batch], wanted, *random_of, retriever)
+                neighbours = _random(queries[batch], wanted, random_of, retriever)
             hashes = _gather(fetch_hashes, neighbours.ids)
             for row, (query, owner) in enumerate(zip(queries[batch].tolist(), owners[batch], strict=True)):
                 document = group[owner]
@@ -138,13 +152,10 @@ def apply_rules(
 
 
 def _random(
-    queries: NDArray[np.int64], wanted: Iterable[int], seed: int, num_chunks: int, retriever: Retriever
+    queries: NDArray[np.int64], wanted: Iterable[int], chunks: RandomChunks, retriever: Retriever
 ) -> Neighbours:
     """Chunks drawn for each query, without replacement, in drawn order, -1 at the end; by seed and query alone."""
-    drawn = [
-        np.random.default_rng([seed, STAGE_SELECTION, query]).choice(num_chunks, min(number, num_chunks), replace=False)
-        for query, number in zip(queries.tolist(), wanted, strict=True)
-    ]
+    drawn = [chunks.draw(query, number) for query, number in zip(queries.tolist(), wanted, strict=True)]
     ids = np.full((len(drawn), max(map(len, drawn))), -1, np.int64)
     for row, found in enumerate(drawn):
         ids[row, : len(found)] = found
