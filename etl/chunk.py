@@ -20,7 +20,7 @@ from etl import quarantine
 from etl.engine import Engine
 from etl.job import Job
 from etl.lookup import loaded
-from etl.parts import PartResult, file_facts, share_file, write_array, write_raw, write_table, written_aside
+from etl.parts import PartResult, file_facts, read_array, share_file, write_array, write_raw, write_table, written_aside
 from etl.schemas import CHUNKS, DOCUMENT_CHUNKS, to_frame
 from nextlong.accounting import Account
 from nextlong.chunking import Chunks, chunk_document, text_hashes
@@ -202,7 +202,7 @@ def _number_part(folder: Path, name: str, *, cut: str, first_id: int) -> PartRes
         write_table(folder / (name + ending), table)
     for ending in (".tokens", ".offsets.npy", ".hashes.npy"):
         share_file(folder / (cut + ending), folder / (name + ending))
-    offsets = np.load(folder / f"{name}.offsets.npy")
+    offsets = read_array(folder / f"{name}.offsets.npy")
     files = [name + ending for ending in (".parquet", ".documents.parquet", ".tokens", ".offsets.npy", ".hashes.npy")]
     return PartResult(files=files, rows=len(offsets) - 1, values={"num_tokens": int(offsets[-1])})
 
@@ -219,7 +219,7 @@ def _write_lookups(folder: Path, parts: Sequence[dict[str, Any]]) -> dict[str, A
         offsets[0] = first = token = 0
         for part in parts:
             rows = slice(first, first + part["rows"])
-            offsets[rows.start + 1 : rows.stop + 1] = np.load(folder / f"{part['part']}.offsets.npy")[1:] + token
-            hashes[rows] = np.load(folder / f"{part['part']}.hashes.npy")
+            offsets[rows.start + 1 : rows.stop + 1] = read_array(folder / f"{part['part']}.offsets.npy")[1:] + token
+            hashes[rows] = read_array(folder / f"{part['part']}.hashes.npy")
             first, token = rows.stop, token + part["values"]["num_tokens"]
     return {name: file_facts(folder / name) for name in ("offsets.npy", "text_hashes.npy")}

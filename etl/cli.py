@@ -7,9 +7,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from etl.strategies import DEFAULT_STRATEGIES, STRATEGIES, check_names
+from etl.terminal import Formatter, printable, printable_lines
 from nextlong import __version__
 from nextlong.errors import UserError
 
@@ -62,8 +63,13 @@ def _joined(arguments: Sequence[str]) -> list[str]:
     return words
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="nextlong",
         description="Negative Document Extension: short documents become long-context training data.",
         epilog="Start with: nextlong demo",
@@ -208,10 +214,10 @@ def _demo(options: argparse.Namespace, _: list[str]) -> int:
     _check_workers(options.workers)
     recipe, about = demo.make_recipe(options.out, options.documents)
     _log_to(options.out)
-    print(about)
+    _show(about)
     with local_engine(options.workers, progress=sys.stderr.isatty()) as engine:
-        print(demo.run(recipe, engine))
-    print(demo.what_next(options.out))
+        _show(demo.run(recipe, engine))
+    _show(demo.what_next(options.out))
     return 0
 
 
@@ -228,7 +234,7 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.dry_run:
         from etl.capacity.plan import plan_page
 
-        print(plan_page(recipe, workers=_cores() if options.workers is None else options.workers))
+        _show(plan_page(recipe, workers=_cores() if options.workers is None else options.workers))
         return 0
     from etl import pipeline
     from etl.show import show_long_document, stage_table
@@ -239,9 +245,9 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
     _log_to(job.work.path)
     with _engine(options, recipe) as running:
         summary = pipeline.run(job, running, only=options.only)
-    print(stage_table(summary))
+    _show(stage_table(summary))
     if job.work["pack"].manifest() is not None:
-        print("\n" + show_long_document(Work.open(job.work.path)))
+        _show("\n" + show_long_document(Work.open(job.work.path)))
     return 0
 
 
@@ -260,7 +266,7 @@ def _plan(options: argparse.Namespace, overrides: list[str]) -> int:
     from etl.recipe import load_recipe
 
     recipe = load_recipe(options.recipe, fields) if options.recipe else recipe_without_corpus(fields)
-    print(
+    _show(
         plan_page(
             recipe,
             workers=options.workers,
@@ -286,7 +292,7 @@ def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
     _log_to(out)
     with _engine(options, recipe) as running:
         outcomes = compare.compare(jobs, out, running)
-    print(compare.as_table(outcomes))
+    _show(compare.as_table(outcomes))
     return 0 if all(each.facts for each in outcomes) else 2
 
 
@@ -311,12 +317,12 @@ def _peek(options: argparse.Namespace, _: list[str]) -> int:
     if options.near_duplicates:
         from etl.explain import explain_near_duplicates
 
-        print(explain_near_duplicates(work))
+        _show(explain_near_duplicates(work))
         return 0
     summary = read_json(options.work / "summary.json")
     if summary is not None:
-        print(stage_table(summary) + "\n")
-    print(show_long_document(work, options.sample))
+        _show(stage_table(summary) + "\n")
+    _show(show_long_document(work, options.sample))
     return 0
 
 
@@ -324,8 +330,13 @@ def _clean(options: argparse.Namespace, _: list[str]) -> int:
     from etl.work import clean
 
     removed = clean(options.work, options.first)
-    print(f"deleted {len(removed)} files and folders" + "".join(f"\n  {path}" for path in removed))
+    _show(f"deleted {len(removed)} files and folders" + "".join(f"\n  {path}" for path in removed))
     return 0
+
+
+def _show(text: str) -> None:
+    """Print what a verb gives, whatever text of documents, names or other people's folders is in it."""
+    print(printable_lines(text))
 
 
 def _cores() -> int:
@@ -340,7 +351,7 @@ def _check_workers(workers: int | None) -> None:
 def _log_to(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(folder / "run.log", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     _log_with(handler)
 
 
@@ -373,6 +384,7 @@ class _Console(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
+        self.setFormatter(Formatter())
 
     def emit(self, record: logging.LogRecord) -> None:
         if "tqdm" in sys.modules and sys.stderr.isatty():

@@ -21,6 +21,9 @@ Kind = Literal[
     "KubeCluster",
     "LocalCUDACluster",
 ]
+DASHBOARD = "127.0.0.1:0"
+"""Of a cluster on this machine: any free port, for this machine alone. Dask's own default is open to all machines."""
+_LOCAL = ("LocalCluster", "LocalCUDACluster")
 _DISTRIBUTED, _JOBQUEUE = "distributed", "dask_jobqueue"
 _MODULES = {
     "LocalCluster": (_DISTRIBUTED, "distributed"),
@@ -37,7 +40,8 @@ class Cluster:
     kind: Kind
     """The class of the cluster; no other code can be named here."""
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Arguments of that class, as its documentation names them."""
+    """Arguments of that class, as its documentation names them. On this machine alone (LocalCluster, LocalCUDACluster)
+    dashboard_address is a free port of 127.0.0.1 unless it is given."""
     workers: int | None = None
     """Workers to scale to, for clusters that start with none (SLURM and other queues, Kubernetes); None: as started."""
 
@@ -66,8 +70,9 @@ def _start(cluster: Cluster) -> Any:
         raise UserError(
             f"cluster.kind is {cluster.kind}, but its package is not installed ({error}). Run: pip install {packages}"
         ) from error
+    defaults = {"dashboard_address": DASHBOARD} if cluster.kind in _LOCAL else {}
     try:
-        return make(**cluster.options)
+        return make(**defaults | cluster.options)
     except Exception as error:  # whatever its package raises for its own options, hosts or queue
         raise UserError(
             f"the cluster did not start: {cluster.kind}({_names(cluster.options)}) says {type(error).__name__}: "

@@ -7,11 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from etl.inputs import Input, InputFile, identify, list_files, plan_splits, read_tables
 from etl.lookup import loaded
-from etl.parts import PartResult, write_array
+from etl.parts import PartResult, read_array, write_array
 from nextlong.config import Decontamination
 from nextlong.decontamination import EvaluationNgrams, collect_ngrams
 from nextlong.errors import UserError
@@ -84,7 +82,7 @@ def load(folder: Path, name: str, settings: Decontamination) -> EvaluationNgrams
     paths = [folder / f"{name}.{each}.npy" for each in ("hashes", "files")]
 
     def mapped() -> EvaluationNgrams:
-        return EvaluationNgrams(settings.ngram_words, *[np.asarray(np.load(path, mmap_mode="r")) for path in paths])
+        return EvaluationNgrams(settings.ngram_words, *map(read_array, paths))
 
     return loaded(mapped, "evaluation", folder, settings.ngram_words, of=paths)
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import dask
 from tqdm.auto import tqdm
 
-from etl.cluster import Cluster, started
+from etl.cluster import DASHBOARD, Cluster, started
 from etl.parts import Part, describe, finished, perform, with_arguments
 from nextlong.errors import UserError
 
@@ -20,7 +20,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _TASKS_A_THREAD = 4  # enough that no worker waits; the scheduler never holds more than this, whatever the corpus
-_DASHBOARD = "127.0.0.1:0"  # any free port, for this machine alone
 _WORKER_SETTINGS = {
     # Dask counts memory-mapped pages (the index, the embeddings) as a worker's own and would kill it for them.
     "distributed.worker.memory.target": False,
@@ -197,7 +196,7 @@ def local_engine(workers: int, *, progress: bool = False) -> Iterator[Engine]:
             threads_per_worker=1,
             processes=True,
             memory_limit=0,
-            dashboard_address=_DASHBOARD,
+            dashboard_address=DASHBOARD,
         )
     with cluster, Client(cluster) as client:
         yield Engine(client, progress=progress)

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import faiss
-import numpy as np
 import psutil  # type: ignore[import-untyped]
 import pyarrow.parquet as pq
 
@@ -28,7 +27,7 @@ from etl import quarantine
 from etl.engine import Engine
 from etl.job import Job
 from etl.lookup import RowStore, document_texts, documents_of, embedding_store, row_store
-from etl.parts import PartResult, finished, write_array, write_json, written_aside
+from etl.parts import PartResult, finished, read_array, write_array, write_json, written_aside
 from etl.work import StageFolder
 from nextlong.accounting import Account
 from nextlong.bm25 import Bm25
@@ -42,6 +41,7 @@ from nextlong.indexing import (
     merge_lists,
     new_index,
     num_training_vectors,
+    read_index,
     sample_rows,
     shard_ranges,
     train,
@@ -126,7 +126,7 @@ def _write_vectors(job: Job, stage: StageFolder, engine: Engine) -> list[dict[st
 
 def _vectors_part(folder: Path, name: str, *, chunks: Path, embeddings: Path, poisoned: list[int]) -> PartResult:
     documents = pq.read_table(documents_of(chunks), columns=["doc_id", "num_chunks", "num_tokens"])
-    vectors = document_vectors(np.load(embeddings, mmap_mode="r"), documents["num_chunks"].to_numpy())
+    vectors = document_vectors(read_array(embeddings), documents["num_chunks"].to_numpy())
     is_poisoned = np.isin(documents["doc_id"].to_numpy(), poisoned)
     vectors = vectors[(documents["num_tokens"].to_numpy() > 0) & ~is_poisoned]
     write_array(folder / f"{name}.npy", vectors)
@@ -181,7 +181,7 @@ def _available_bytes() -> int:
 
 def _add_part(folder: Path, name: str, *, open_store: OpenStore, indexing: Indexing, place: int) -> PartResult:
     store = open_store()
-    index = faiss.read_index(str(folder / "trained-00000.faiss"))
+    index = read_index(folder / "trained-00000.faiss")
     add(index, store.arrays[place], store.firsts[place])
     with written_aside(folder / f"{name}.faiss") as aside:
         write_lists(index, aside)
@@ -191,7 +191,7 @@ def _add_part(folder: Path, name: str, *, open_store: OpenStore, indexing: Index
 def _shard_part(folder: Path, name: str, *, open_store: OpenStore, indexing: Indexing, places: range) -> PartResult:
     """Joins the lists of the parts at some places; adds the vectors of those that have none."""
     store = open_store()
-    shard = faiss.read_index(str(folder / "trained-00000.faiss"))
+    shard = read_index(folder / "trained-00000.faiss")
     for place in places:
         lists = folder / f"added-{place:05d}.faiss"
         if lists.exists():

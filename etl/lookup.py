@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from etl.parts import read_array
 from etl.work import StageFolder
 
 T = TypeVar("T")
@@ -49,7 +50,9 @@ class ChunkStore:
         """Open what the chunk stage wrote. The tables are memory-mapped, the token files read at positions."""
         counts = [part["values"]["num_tokens"] for part in manifest_parts]
         paths = [folder / f"{part['part']}.tokens" for part in manifest_parts]
-        return cls(_mapped(folder / "offsets.npy"), _mapped(folder / "text_hashes.npy"), TokenFiles(paths, counts))
+        return cls(
+            read_array(folder / "offsets.npy"), read_array(folder / "text_hashes.npy"), TokenFiles(paths, counts)
+        )
 
     def __len__(self) -> int:
         return len(self._hashes)
@@ -118,7 +121,7 @@ class RowStore:
     @classmethod
     def open(cls, folder: Path, names: Sequence[str]) -> "RowStore":
         """Open the arrays that parts wrote, memory-mapped."""
-        return cls([_mapped(folder / f"{name}.npy") for name in names])
+        return cls([read_array(folder / f"{name}.npy") for name in names])
 
     def __len__(self) -> int:
         return int(self._firsts[-1])
@@ -188,8 +191,3 @@ def _parts(folder: StageFolder) -> list[dict[str, Any]]:
         raise RuntimeError(f"stage {folder.stage} in {folder.path} is not finished")
     parts: list[dict[str, Any]] = manifest["parts"]
     return parts
-
-
-def _mapped(path: Path) -> NDArray[Any]:
-    """A memory-mapped array as a plain ndarray: indexing a memmap object itself is several times slower."""
-    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))

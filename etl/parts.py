@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from nextlong.accounting import Account
 from nextlong.errors import UserError
+from nextlong.folders import inside
 
 MARKER = ".ok.json"
 _TEMPORARY = ".tmp"
@@ -80,12 +81,16 @@ def describe(error: BaseException) -> str:
 
 
 def finished(part: Part) -> dict[str, Any] | None:
-    """The marker of a part that is done: same fingerprint and key, and its files are there with their sizes."""
+    """The marker of a part that is done: same fingerprint and key, and its files are there with their sizes.
+
+    Raises UserError for a file name in it that leads out of the stage's folder.
+    """
     marker = read_json(part.folder / (part.name + MARKER))
-    if marker is None or (marker["fingerprint"], marker["key"]) != (part.fingerprint, part.key):
+    identity = (part.name, part.fingerprint, part.key)
+    if marker is None or tuple(map(marker.get, ("part", "fingerprint", "key"))) != identity:
         return None
     for name, facts in marker["files"].items():
-        path = part.folder / name
+        path = inside(part.folder, name)
         if not path.is_file() or path.stat().st_size != facts["bytes"]:
             return None
     return marker
@@ -93,9 +98,8 @@ def finished(part: Part) -> dict[str, Any] | None:
 
 def damaged(folder: Path, files: Mapping[str, dict[str, Any]]) -> list[str]:
     """The files whose size or checksum is not what was noted when they were written, and those that are gone."""
-    return [
-        name for name, facts in files.items() if not (folder / name).is_file() or file_facts(folder / name) != facts
-    ]
+    paths = {name: inside(folder, name) for name in files}
+    return [name for name, path in paths.items() if not path.is_file() or file_facts(path) != files[name]]
 
 
 def _run(part: Part) -> dict[str, Any]:
@@ -117,9 +121,14 @@ def _run(part: Part) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
-    """A temporary path to write to; on leaving without an error it is synced to disk and becomes `path`."""
+    """A temporary path to write to; on leaving without an error it is synced to disk and becomes `path`.
+
+    An empty file is made there first: whoever opens it for writing follows no link that had its name.
+    """
     aside = path.with_name(f"{path.name}.{os.getpid()}{_TEMPORARY}")
+    aside.unlink(missing_ok=True)
     try:
+        os.close(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         yield aside
         with open(aside, "rb+") as file:
             os.fsync(file.fileno())
@@ -140,6 +149,19 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
     """Write an array in numpy's own format."""
     with written_aside(path) as aside, open(aside, "wb") as file:
         np.save(file, array, allow_pickle=False)
+
+
+def read_array(path: Path) -> NDArray[Any]:
+    """The array that `write_array` wrote, memory-mapped: a plain ndarray, as indexing a memmap is several times slower.
+
+    Raises UserError for a file that holds anything else; Python objects in it are not made.
+    """
+    try:
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (ValueError, EOFError) as error:
+        raise UserError(
+            f"{path} is no array of numbers, as a run writes it ({error}). Delete it and run again."
+        ) from error
 
 
 def write_raw(path: Path, array: NDArray[Any]) -> None:
@@ -165,12 +187,12 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The dict in a JSON file; None where there is no such file or it holds no JSON."""
+    """The dict in a JSON file; None where there is no such file or it holds no JSON, or another kind of it."""
     try:
-        data: dict[str, Any] = json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+        data = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
-    return data
+    return data if isinstance(data, dict) else None
 
 
 def file_facts(path: Path) -> dict[str, Any]:

@@ -9,12 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from etl.engine import Engine
 from etl.job import Job
 from etl.lookup import RowStore, embedding_store, loaded, row_store
-from etl.parts import Part, PartResult, finished, with_arguments, write_array
+from etl.parts import Part, PartResult, finished, read_array, with_arguments, write_array
 from etl.work import StageFolder
 from nextlong.bm25 import Bm25
 from nextlong.indexing import Vectors
@@ -96,7 +94,7 @@ def _search_part(
 
 
 def _open_found(*, paths: Sequence[Path], index: StageFolder, embeddings: StageFolder) -> Retriever:
-    proposals = [np.load(path, mmap_mode="r", allow_pickle=False) for path in paths]
+    proposals = [read_array(path) for path in paths]
     ratio, rows = _facts_of(index)["rerank_ratio"], _open_vectors(index, embeddings).rows
     return EmbeddingRetriever(partial(_search_mapped, index), rows, ratio, proposals)
 

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from etl.lookup import documents_of
+from etl.terminal import printable
 from etl.work import Work
 from nextlong.errors import UserError
 
@@ -107,11 +108,6 @@ def chunk_origins(work: Work, chunk_ids: Iterable[int]) -> dict[int, Origin]:
             origins |= {chunk: Origin(*row) for chunk, *row in zip(here, *columns, strict=True)}
         first += rows
     return origins
-
-
-def printable(text: str) -> str:
-    """Text for a terminal: control characters are shown, not sent."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def first_words(text: str, num_chars: int) -> str:

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from etl.lock import locked
 from etl.parts import MARKER, Part, leftovers, read_json, share_file, write_json
 from nextlong.accounting import Account
 from nextlong.errors import UserError
+from nextlong.folders import inside, refuse_links_out
 
 STAGES = ("read", "chunk", "embed", "index", "mine", "interleave", "pack")
 """The stages in order."""
@@ -78,9 +79,16 @@ class StageFolder:
         return self.path / "manifest.json"
 
     def manifest(self) -> dict[str, Any] | None:
-        """What a finished stage holds; None while it is not finished."""
+        """What a finished stage holds; None while it is not finished.
+
+        Raises UserError for a file name in it that leads out of the stage's folder.
+        """
         manifest = read_json(self.manifest_file)
-        return manifest if manifest is not None and manifest["fingerprint"] == self.fingerprint else None
+        if manifest is None or manifest.get("fingerprint") != self.fingerprint:
+            return None
+        for name in _names(manifest):
+            inside(self.path, name)
+        return manifest
 
     def tables(self, prefix: str | None = None) -> list[tuple[Path, int]]:
         """The Parquet files of the finished stage (of its parts with this prefix) and their rows, in order."""
@@ -169,9 +177,13 @@ class Work:
 
     @classmethod
     def open(cls, path: Path) -> "Work":
-        """The folder of an earlier run, with the stages that it holds. Raises UserError for any other folder."""
+        """The folder of an earlier run, with the stages that it holds. Raises UserError for any other folder.
+
+        Also for one with a link that leads out of it.
+        """
         if not is_work_folder(path):
             raise UserError(f"{path} is no work folder of a run: it has no {RECIPE_FILE}.")
+        refuse_links_out(path)
         stages = {}
         for stage in STAGES:
             known = read_json(path / FOLDERS[stage] / "stage.json")
@@ -183,7 +195,7 @@ class Work:
         return self.stages[stage]
 
     def claim(self, recipe_yaml: str, remedy: str) -> None:
-        """Make the folder this recipe's: refuse a folder of another recipe or of foreign files, clear leftovers.
+        """Make the folder this recipe's: refuse one of another recipe, of foreign files or links; clear leftovers.
 
         Raises UserError naming the first stage that differs, the settings, and the remedy.
         """
@@ -193,6 +205,7 @@ class Work:
             raise UserError(
                 f"output {self.path} holds other files, and is no work folder. Give a new or an empty folder."
             )
+        refuse_links_out(self.path)
         for stage in self.stages.values():
             known = read_json(stage.path / "stage.json")
             has_parts = any(stage.path.glob(f"*{MARKER}"))
@@ -234,6 +247,16 @@ class Work:
         return f"output {self.path} holds another recipe: from stage '{stage.stage}' on it differs ({what}). {remedy}"
 
 
+def _names(manifest: dict[str, Any]) -> Iterator[str]:
+    """The files that a manifest names."""
+    yield from manifest["files"]
+    yield from manifest["values"].get("shards", [])
+    for part in manifest["parts"]:
+        yield part["part"]
+        yield from part["files"]
+        yield from (name for name, _ in part["values"].get("tables", []))
+
+
 def is_work_folder(path: Path) -> bool:
     """Whether a folder was made by a run."""
     return (path / RECIPE_FILE).is_file()
@@ -258,7 +281,7 @@ def clean(path: Path, first_stage: str | None = None) -> list[Path]:
             else:
                 removed += folder.scratch()
         for found in removed:
-            if found.is_dir():
+            if found.is_dir() and not found.is_symlink():
                 shutil.rmtree(found)
             else:
                 found.unlink(missing_ok=True)

@@ -47,10 +47,11 @@ class Bm25:
     @classmethod
     def open(cls, folder: Path) -> "Bm25":
         """Open what `save` wrote: scores memory-mapped, so that a host's processes share them; each has the words."""
-        index = _library().BM25.load(folder, mmap=True, show_progress=False)
+        index = _library().BM25.load(folder, mmap=True, allow_pickle=False, show_progress=False)
         for name in ("data", "indices", "indptr"):
             index.scores[name] = np.asarray(index.scores[name])  # still the mapped pages; slices of a memmap are slow
-        return cls(index, _WordsOf(*[np.asarray(np.load(folder / name, mmap_mode="r")) for name in _QUERY_FILES]))
+        of_texts = [np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in _QUERY_FILES]
+        return cls(index, _WordsOf(*map(np.asarray, of_texts)))
 
     def save(self, folder: Path) -> None:
         """Write the index into an existing, empty folder."""

@@ -129,6 +129,28 @@ def has_mergeable_lists(index: Any) -> bool:
     return isinstance(faiss.downcast_InvertedLists(lists_of(index).invlists), faiss.ArrayInvertedLists)
 
 
+def read_index(path: Path, *, is_mapped: bool = False) -> Any:
+    """The index in a file. is_mapped: all processes of a host share its pages.
+
+    Raises UserError when its inverted lists are in another file, which FAISS would open wherever it is.
+    """
+    import faiss
+
+    flags = faiss.IO_FLAG_MMAP_IFC if is_mapped else faiss.IO_FLAG_ONDISK_SAME_DIR
+    index = faiss.read_index(str(path), flags | faiss.IO_FLAG_READ_ONLY)
+    lists = lists_of(index)
+    if lists is not None:
+        _refuse_lists_elsewhere(lists.invlists, path)
+    return index
+
+
+def _refuse_lists_elsewhere(lists: Any, path: Path) -> None:
+    import faiss
+
+    if isinstance(faiss.downcast_InvertedLists(lists), faiss.OnDiskInvertedLists):
+        raise UserError(f"{path} keeps its inverted lists in another file, as no run does. Delete it and run again.")
+
+
 def write_lists(index: Any, path: Path) -> None:
     """Write the inverted lists alone: codes and ids, without the centroids, which all copies of an index share."""
     import faiss
@@ -143,7 +165,9 @@ def merge_lists(index: Any, path: Path) -> None:
     import faiss
 
     lists = lists_of(index)
-    added: Any = faiss.read_InvertedLists(faiss.FileIOReader(str(path)))
+    flags = faiss.IO_FLAG_ONDISK_SAME_DIR | faiss.IO_FLAG_READ_ONLY
+    added: Any = faiss.read_InvertedLists(faiss.FileIOReader(str(path)), flags)
+    _refuse_lists_elsewhere(added, path)
     lists.ntotal += added.compute_ntotal()
     lists.invlists.merge_from(added, 0)
     index.ntotal = lists.ntotal

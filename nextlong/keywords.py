@@ -1,8 +1,10 @@
 """A text in, its keywords out (Quest, arXiv:2405.19846): phrases by RAKE, from the text or from a model's queries."""
 
 import hashlib
+import json
 import re
 import string
+from collections.abc import Iterator
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 from nextlong.chunking import chunk_text
 from nextlong.errors import UserError
+from nextlong.folders import inside
 
 _BLOCK_CHARS = 8192  # RAKE's cost grows with the square of the phrases it is given at once
 _MIN_CHARS, _MAX_WORDS = 3, 5
@@ -28,7 +31,8 @@ _MAX_SEGMENTS = 8  # the first 16,384 characters of a document: bounds the cost 
 _SEGMENT_TOKENS = 512  # what T5 was trained on
 _NUM_QUERIES = 5
 _QUERY_TOKENS = 64
-_MODEL_FILES = (".json", ".model", ".txt", ".safetensors", ".bin")
+_MODEL_FILES = (".json", ".model", ".txt", ".safetensors")
+_ATTENTION = (None, "eager", "sdpa")  # other names are of code on the hub, or of other packages
 
 
 def keywords(text: str, *, min_score: float, stop_phrases: frozenset[str]) -> list[str]:
@@ -103,10 +107,12 @@ class QueryModel:
     def load(cls, folder: str) -> "QueryModel":
         """Open a local folder of a transformers sequence-to-sequence model; nothing is fetched, no code in it is run.
 
+        Weights are read from safetensors alone: the older .bin is a pickle, which may run code.
         Sets the threads of torch in this process to one: parallelism comes from processes.
         Raises UserError when the folder is missing, incomplete or no such model, or transformers is not installed.
         """
         path = _model_folder(folder)
+        _refuse_code(folder, path)
         try:
             import torch
             from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -120,7 +126,7 @@ class QueryModel:
         try:
             tokenizer = AutoTokenizer.from_pretrained(path, **local)
             model, report = AutoModelForSeq2SeqLM.from_pretrained(
-                path, dtype=torch.float32, output_loading_info=True, **local
+                path, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **local
             )
         except Exception as error:  # these raise whatever their many formats do; all end in the same advice
             raise _unusable(folder, str(error).split("\n")[0]) from error
@@ -175,6 +181,38 @@ def _model_folder(folder: str) -> Path:
             f"or null to take keywords from the documents' own text."
         )
     return path
+
+
+def _refuse_code(folder: str, path: Path) -> None:
+    """Raise UserError for what would make transformers run code of the hub, or read files outside the folder."""
+    if not list(path.glob("*.safetensors")):
+        raise _unusable(folder, "it has no .safetensors file, and weights of other formats are not read")
+    if (path / "adapter_config.json").exists():
+        raise _unusable(folder, "it has an adapter_config.json, which names another model. Merge the adapter into it")
+    for name in _values_of(_read_json(folder, path / "config.json"), "attn_implementation"):
+        if name not in _ATTENTION:
+            raise _unusable(folder, f"its config.json asks for the attention {name!r}, which may be code of the hub")
+    weights = _read_json(folder, path / "model.safetensors.index.json").get("weight_map")
+    for name in weights.values() if isinstance(weights, dict) else ():
+        inside(path, name)
+
+
+def _values_of(config: Any, ending: str) -> Iterator[Any]:
+    """The values of all keys that end so (or with _internal besides), at any depth."""
+    if isinstance(config, dict):
+        for key, value in config.items():
+            if key.removesuffix("_internal").endswith(ending):
+                yield from value.values() if isinstance(value, dict) else [value]
+            yield from _values_of(value, ending)
+
+
+def _read_json(folder: str, path: Path) -> dict[str, Any]:
+    """What a JSON file holds; {} where there is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise _unusable(folder, f"its {path.name} is not JSON ({error})") from error
+    return found if isinstance(found, dict) else {}
 
 
 def _unusable(folder: str, reason: str) -> UserError:

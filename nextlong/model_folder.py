@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 
 from nextlong.config import Embedding
 from nextlong.errors import UserError
+from nextlong.folders import inside
 
 _ONNX_FILES = ("model.onnx", "onnx/model.onnx")
+_ONNX_ENDINGS = ("", "_data", "_data_[0-9]*", ".data")  # the file itself, and names of its external data
 _CONFIG_FILES = (
     "config.json",
     "1_Pooling/config.json",
@@ -54,7 +56,7 @@ def resolve_model(model: str, file: str | None = None) -> Path:
         raise UserError(f"embedding.model is {model!r}, but there is no such folder. Give a model folder or a hub id.")
     from huggingface_hub import snapshot_download
 
-    onnx_files = [f"{name}*" for name in ([file] if file else _ONNX_FILES)]
+    onnx_files = [f"{name}{ending}" for name in ([file] if file else _ONNX_FILES) for ending in _ONNX_ENDINGS]
     try:
         return Path(snapshot_download(model, allow_patterns=[*onnx_files, "*.json"]))
     except Exception as error:  # offline, unknown id, no access: all end in the same advice
@@ -66,10 +68,13 @@ def resolve_model(model: str, file: str | None = None) -> Path:
 
 
 def fingerprint(folder: Path, options: Embedding) -> str:
-    """What a model is: sha256 over its ONNX file, external data, tokenizer and configuration; no paths in it."""
+    """What a model is: sha256 over its ONNX file, external data, tokenizer and configuration; no paths in it.
+
+    Raises UserError for external data outside the folder.
+    """
     onnx_file = find_onnx(folder, options.file)
     files = {"onnx": onnx_file} | {name: folder / name for name in ("tokenizer.json", *_CONFIG_FILES)}
-    files |= {f"data {name}": onnx_file.parent / name for name in _external_files(onnx_file)}
+    files |= {f"data {name}": path for name, path in _external_files(onnx_file).items()}
     digest = hashlib.sha256()
     for name, path in sorted(files.items()):
         if path.is_file():
@@ -131,13 +136,24 @@ def open_tokenizer(path: Path, max_tokens: int) -> Any:
     return tokenizer
 
 
-def _external_files(onnx_file: Path) -> list[str]:
-    """Names of the files beside an ONNX file that hold its weights; ONNX Runtime refuses one outside the folder."""
+def _external_files(onnx_file: Path) -> dict[str, Path]:
+    """The files that hold an ONNX file's weights, by the names in it. Raises UserError for one outside its folder.
+
+    Of a link (the hub's cache is full of them) the folder of the file that it leads to counts, too.
+    """
     if not onnx_file.stat().st_size:
-        return []
+        return {}
     with open(onnx_file, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         names = {data[match.end() : match.end() + match[1][0]] for match in _EXTERNAL_FILE.finditer(data)}
-    return sorted(os.fsdecode(name) for name in names)
+    files = {name: inside(onnx_file.parent, name) for name in sorted(map(os.fsdecode, names))}
+    homes = {onnx_file.parent.resolve(), onnx_file.resolve().parent}
+    for path in files.values():
+        if not homes & set(path.resolve().parents):
+            raise UserError(
+                f"the weights of {onnx_file} lie in {path.resolve()}, outside its folder, and are not read there. "
+                f"Put the file itself beside it."
+            )
+    return files
 
 
 def _pooling_modes(config: dict[str, Any]) -> list[str]:

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nextlong.indexing import Vectors, bytes_per_vector, code_bytes, lists_of, num_lists, one_thread
+from nextlong.folders import inside
+from nextlong.indexing import Vectors, bytes_per_vector, code_bytes, lists_of, num_lists, one_thread, read_index
 
 EXACT_RERANK_RATIO = 1.05  # FAISS's distances differ from the exact scores in the last digits: re-ordering needs margin
 _RERANK_RATIOS = (2.0, 4.0, 8.0, 16.0)
@@ -36,11 +37,12 @@ class Index:
 
     @classmethod
     def open(cls, folder: Path, facts: dict[str, Any] | None = None) -> "Index":
-        """Open the shards that the facts (None: index.json) name; all processes of a host share their pages."""
-        import faiss
+        """Open the shards that the facts (None: index.json) name; all processes of a host share their pages.
 
+        Raises UserError for a name that leads out of the folder, and for a shard that keeps its lists elsewhere.
+        """
         facts = facts or json.loads((folder / "index.json").read_text())
-        shards = [faiss.read_index(str(folder / name), faiss.IO_FLAG_MMAP_IFC) for name in facts["shards"]]
+        shards = [read_index(inside(folder, name), is_mapped=True) for name in facts["shards"]]
         index = cls(shards, facts)
         if facts["nprobe"]:
             index.set_nprobe(facts["nprobe"])

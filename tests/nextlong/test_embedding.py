@@ -556,6 +556,7 @@ def test_a_model_is_a_folder_or_a_hub_id(
     make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import huggingface_hub
+    from huggingface_hub.utils import filter_repo_objects
 
     asked: list[Any] = []
 
@@ -571,8 +572,12 @@ def test_a_model_is_a_folder_or_a_hub_id(
     assert not asked
     assert resolve_model("some/model") == tmp_path
     assert resolve_model("some/model", "onnx/model_fp16.onnx") == tmp_path
-    default = ["model.onnx*", "onnx/model.onnx*", "*.json"]
-    assert asked == [("some/model", default), ("some/model", ["onnx/model_fp16.onnx*", "*.json"])]
+    assert [model for model, _ in asked] == ["some/model"] * 2
+    kept, refused = ["config.json", "1_Pooling/config.json"], ["modeling.py", "model.safetensors", "model.onnx.py"]
+    data = ["", "_data", "_data_1", ".data"]
+    for names, (_, patterns) in zip([["model.onnx", "onnx/model.onnx"], ["onnx/model_fp16.onnx"]], asked, strict=True):
+        wanted = kept + [name + ending for name in names for ending in data]
+        assert list(filter_repo_objects([*wanted, *refused], allow_patterns=patterns)) == wanted
     with pytest.raises(UserError, match=r"the hub gave no such model \(401 Client Error\)"):
         resolve_model("nobody/nothing")
 
