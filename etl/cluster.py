@@ -74,10 +74,17 @@ def _start(cluster: Cluster) -> Any:
     try:
         return make(**defaults | cluster.options)
     except Exception as error:  # whatever its package raises for its own options, hosts or queue
+        first = _first_cause(error)
         raise UserError(
-            f"the cluster did not start: {cluster.kind}({_names(cluster.options)}) says {type(error).__name__}: "
-            f"{' '.join(str(error).split())}. Correct cluster.options: they are the arguments of that class."
+            f"the cluster did not start: {cluster.kind}({_names(cluster.options)}) says {type(first).__name__}: "
+            f"{' '.join(str(first).split())}. Correct cluster.options: they are the arguments of that class."
         ) from error
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _names(options: dict[str, Any]) -> str:

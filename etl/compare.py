@@ -14,6 +14,7 @@ from etl.recipe import Recipe, resolved_yaml
 from etl.strategies import STRATEGIES, check_names
 from etl.work import STAGES
 from nextlong.errors import UserError
+from nextlong.folders import refuse_links_out
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,8 @@ def recipe_of(recipe: Recipe, name: str, out: Path) -> Recipe:
 def prepare_all(recipe: Recipe, names: Sequence[str], out: Path) -> dict[str, Job]:
     """The jobs of all strategies by name, and the folder of their comparison; a mistake is raised before any work.
 
-    Raises UserError for names that are none, for what the recipe lacks, and for a file or another folder at `out`.
+    Raises UserError for names that are none, for what the recipe lacks, and for a file, another folder or a link out of
+    it at `out`.
     """
     check_names(names)
     jobs = {name: prepare(recipe_of(recipe, name, out)) for name in names}
@@ -71,6 +73,7 @@ def prepare_all(recipe: Recipe, names: Sequence[str], out: Path) -> dict[str, Jo
         raise UserError(f"--out {out} holds other files, and is no comparison. Give a new or an empty folder.")
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file. Give a folder that does not exist yet.")
+    refuse_links_out(out)
     out.mkdir(parents=True, exist_ok=True)
     (out / _MARKER).write_text(resolved_yaml(recipe))
     return jobs

@@ -15,6 +15,7 @@ from etl.show import show_long_document, stage_table
 from etl.work import Work
 from nextlong.config import Embedding, Synthesis
 from nextlong.errors import UserError
+from nextlong.folders import refuse_links_out
 
 _CHARS = 6_800_000  # about 4,000 chunks of 2,048 characters: three minutes of embedding on two cores
 _VOCABULARY = 16_384
@@ -26,10 +27,12 @@ def make_recipe(out: Path, num_documents: int | None) -> tuple[Recipe, str]:
     """Write corpus, tokenizer and recipe.yaml into `out`, export the offline model; the recipe, and what to say of it.
 
     num_documents: size of the corpus; None: what 4,000 chunks need. A folder that holds them already is used as it is.
-    Raises UserError when it holds a demo of another size, or the demo's packages are not installed.
+    Raises UserError when it holds a demo of another size or a link that leads out of it, or the demo's packages are not
+    installed.
     """
     if num_documents is not None and num_documents < 1:
         raise UserError(f"--documents is {num_documents}, but it must be at least 1.")
+    refuse_links_out(out)
     corpus, tokenizer, recipe_file = (
         out / "docstrings.parquet",
         out / "tokenizer" / "tokenizer.json",

@@ -227,13 +227,22 @@ def scheduler_engine(address: str, *, progress: bool = False) -> Iterator[Engine
     try:
         client = Client(address, timeout=10)
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(
-            f"no Dask scheduler answers at {address} ({' '.join(str(error).split())}). Start one with 'dask scheduler' "
-            f"and workers with 'dask worker {address} --nthreads 1 --memory-limit 0', or leave --scheduler out to use "
-            f"local workers."
-        ) from error
+        raise _no_answer(address, error) from error
     with client:
         yield Engine(client, progress=progress)
+
+
+def _no_answer(address: str, error: Exception) -> UserError:
+    what = f"no Dask scheduler answers at {address} ({' '.join(str(error).split()) or type(error).__name__})."
+    if address.startswith("tls://"):
+        return UserError(
+            f"{what} Name a CA and a certificate that it trusts in Dask's configuration (distributed.comm.tls.ca-file, "
+            f"client.cert, client.key); one that was started without certificates is at tcp://."
+        )
+    return UserError(
+        f"{what} Start one with 'dask scheduler' and workers with 'dask worker {address} --nthreads 1 --memory-limit "
+        f"0', or leave --scheduler out to use local workers; one that was started with certificates is at tls://."
+    )
 
 
 @contextlib.contextmanager

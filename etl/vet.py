@@ -1,0 +1,53 @@
+"""A recipe's file in; a refusal of what would make its parser import or open something that the file names, out."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import yaml
+
+from etl.recipe import Recipe
+from nextlong.errors import UserError
+
+
+def vet(path: Path) -> None:
+    """Raise UserError unless a file holds fields of a recipe alone: sections as mappings, of their own settings.
+
+    The parser would take a text in place of a section for a file to read or a class to import, and likewise fields of
+    its own such as class_path; importing runs the module.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UserError(f"recipe {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    fields = _settings(Recipe)
+    _check(path, data, fields, "")
+    for name, section in _sections().items():
+        if data.get(name) is not None:
+            _check(path, data[name], _settings(section), f"{name}.")
+
+
+def _check(path: Path, data: Any, known: set[str], prefix: str) -> None:
+    where = prefix.rstrip(".") or "it"
+    if not isinstance(data, dict):
+        raise UserError(
+            f"recipe {path}: {where} is {str(data)[:80]!r}, but it must be settings, a line 'name: value' each."
+        )
+    unknown = sorted({str(name) for name in data} - known)
+    if unknown:
+        names = ", ".join(sorted(known))
+        raise UserError(f"recipe {path}: {prefix}{unknown[0][:80]} is no setting. There are {names}.")
+
+
+def _sections() -> dict[str, type]:
+    """The dataclasses of a recipe's sections."""
+    hints: dict[str, Any] = get_type_hints(Recipe)
+    kinds = {
+        name: [each for each in (hint, *get_args(hint)) if dataclasses.is_dataclass(each)]
+        for name, hint in hints.items()
+    }
+    return {name: found[0] for name, found in kinds.items() if found}
+
+
+def _settings(kind: type) -> set[str]:
+    return {field.name for field in dataclasses.fields(kind)}
