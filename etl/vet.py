@@ -39,15 +39,12 @@ def _check(path: Path, data: Any, known: set[str], prefix: str) -> None:
         raise UserError(f"recipe {path}: {prefix}{unknown[0][:80]} is no setting. There are {names}.")
 
 
-def _sections() -> dict[str, type]:
+def _sections() -> dict[str, Any]:
     """The dataclasses of a recipe's sections."""
     hints: dict[str, Any] = get_type_hints(Recipe)
-    kinds = {
-        name: [each for each in (hint, *get_args(hint)) if dataclasses.is_dataclass(each)]
-        for name, hint in hints.items()
-    }
-    return {name: found[0] for name, found in kinds.items() if found}
+    kinds = {name: (hint, *get_args(hint)) for name, hint in hints.items()}  # the cluster may be None
+    return {name: kind for name, each in kinds.items() for kind in each if dataclasses.is_dataclass(kind)}
 
 
-def _settings(kind: type) -> set[str]:
+def _settings(kind: Any) -> set[str]:
     return {field.name for field in dataclasses.fields(kind)}

@@ -1,5 +1,6 @@
 """Vectors in, FAISS indexes out (Sec. 3.1.2, Eq. 3): which kind, trained, filled in parts, and what it takes."""
 
+import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -132,16 +133,27 @@ def has_mergeable_lists(index: Any) -> bool:
 def read_index(path: Path, *, is_mapped: bool = False) -> Any:
     """The index in a file. is_mapped: all processes of a host share its pages.
 
-    Raises UserError when its inverted lists are in another file, which FAISS would open wherever it is.
+    Raises UserError when FAISS cannot read it, or its inverted lists are in another file, which FAISS would open
+    wherever it is.
     """
     import faiss
 
     flags = faiss.IO_FLAG_MMAP_IFC if is_mapped else faiss.IO_FLAG_ONDISK_SAME_DIR
-    index = faiss.read_index(str(path), flags | faiss.IO_FLAG_READ_ONLY)
+    with _readable(path):
+        index = faiss.read_index(str(path), flags | faiss.IO_FLAG_READ_ONLY)
     lists = lists_of(index)
     if lists is not None:
         _refuse_lists_elsewhere(lists.invlists, path)
     return index
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"FAISS cannot read {path} ({reason}). Delete it and run again.") from error
 
 
 def _refuse_lists_elsewhere(lists: Any, path: Path) -> None:
@@ -166,7 +178,8 @@ def merge_lists(index: Any, path: Path) -> None:
 
     lists = lists_of(index)
     flags = faiss.IO_FLAG_ONDISK_SAME_DIR | faiss.IO_FLAG_READ_ONLY
-    added: Any = faiss.read_InvertedLists(faiss.FileIOReader(str(path)), flags)
+    with _readable(path):
+        added: Any = faiss.read_InvertedLists(faiss.FileIOReader(str(path)), flags)
     _refuse_lists_elsewhere(added, path)
     lists.ntotal += added.compute_ntotal()
     lists.invlists.merge_from(added, 0)
