@@ -91,13 +91,14 @@ def test_peek_follows_no_name_out_of_the_folder(make_recipe: MakeRecipe) -> None
     assert "'../../secret' as one of its files" in nextlong("peek", work.path, status=2).stderr
 
 
-def test_a_marker_that_names_other_files_is_refused(make_recipe: MakeRecipe) -> None:
+@pytest.mark.parametrize("size", [6, 7], ids=["size as noted", "another size"])
+def test_a_marker_that_names_other_files_is_refused(make_recipe: MakeRecipe, size: int) -> None:
     work, _ = run(make_recipe())
     secret = work.path.parent / "secret.npy"
     secret.write_bytes(b"secret")
     marker = sorted(work["embed"].path.glob(f"*{MARKER}"))[0]
     facts = json.loads(marker.read_text())
-    marker.write_text(json.dumps(facts | {"files": {"../../secret.npy": {"bytes": 6, "sha256": "0"}}}))
+    marker.write_text(json.dumps(facts | {"files": {"../../secret.npy": {"bytes": size, "sha256": "0"}}}))
     work["embed"].reopen()
     with pytest.raises(UserError, match=r"3-embeddings names '\.\./\.\./secret\.npy' as one of its files"):
         pipeline.run(pipeline.start(make_recipe()), Engine())
