@@ -226,7 +226,7 @@ def scheduler_engine(address: str, *, progress: bool = False) -> Iterator[Engine
 
     try:
         client = Client(address, timeout=10)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise _no_answer(address, error) from error
     with client:
         yield Engine(client, progress=progress)

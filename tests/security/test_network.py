@@ -124,7 +124,9 @@ def test_a_run_over_tls_gives_the_bytes_of_one_process(
     assert data_files(Work.open(recipe_file.parent / "work")) == data_files(alone)
 
 
-@pytest.mark.parametrize("case", ["no certificate", "another CA", "unknown certificate", "no such file", "tcp"])
+@pytest.mark.parametrize(
+    "case", ["no certificate", "another CA", "unknown certificate", "no such file", "tcp", "tcp refused"]
+)
 def test_a_client_that_is_not_trusted_is_told(
     tls: str, certificates: dict[str, str], recipe_file: Path, case: str
 ) -> None:
@@ -135,8 +137,9 @@ def test_a_client_that_is_not_trusted_is_told(
         "unknown certificate": _configured(folder, client="other-client.pem"),
         "no such file": _configured(folder, client="none.pem"),
         "tcp": certificates,
+        "tcp refused": certificates | {"DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "True"},
     }[case]
-    address = tls.replace("tls", "tcp") if case == "tcp" else tls
+    address = tls.replace("tls", "tcp") if case.startswith("tcp") else tls
     _is_told(_nextlong(["run", recipe_file, "--scheduler", address], environment), address)
 
 
