@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import faiss
+import numpy as np
 import psutil  # type: ignore[import-untyped]
 import pyarrow.parquet as pq
 
