@@ -40,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rest and options.verb not in ("run", "plan", "compare"):
         _parser().error(f"unrecognized arguments: {' '.join(rest)} (see nextlong {options.verb} --help)")
     _log_with(_Console())
+    os.environ["PYTHONSAFEPATH"] = "1"  # so no worker imports a module of the current folder in place of Python's own
     try:
         status: int = options.call(options, rest)
         return status

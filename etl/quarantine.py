@@ -178,7 +178,7 @@ def _child(attempt: Attempt, pieces: Sequence[tuple[int, int]]) -> Iterator["sub
         pickle.dump((attempt, pieces), given)  # for this package's own code; nothing that a user gives is unpickled
         given.seek(0)
         child = subprocess.Popen(
-            [sys.executable, "-m", "etl.quarantine"],
+            [sys.executable, "-P", "-m", "etl.quarantine"],
             stdin=given,
             stdout=subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": path},
