@@ -5,6 +5,7 @@ python -m benchmarks.scale --chunks 100000 --workers 1 2 --repeats 3
 """
 
 import argparse
+import contextlib
 import dataclasses
 import multiprocessing
 import os
@@ -13,9 +14,9 @@ import statistics
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,26 @@ from etl.work import STAGES
 from nextlong.config import Chunking, Embedding, Indexing, Synthesis
 
 _CHUNKS_A_LONG_DOCUMENT = 250  # so many chunks of the corpus for each wanted
-_MADE = "make embeddings"
+
+
+@dataclasses.dataclass
+class Use:
+    """What some processes used, by stage."""
+
+    most_bytes: dict[str, int] = dataclasses.field(default_factory=Counter)
+    """Held by any of them for itself."""
+    cpu_seconds: dict[str, float] = dataclasses.field(default_factory=Counter)
+    """Of all of them."""
+    _last: dict[int, float] = dataclasses.field(default_factory=dict)
+
+    def note(self, stage: str, process: psutil.Process) -> None:
+        """Count what a process has used since it was last noted."""
+        with contextlib.suppress(psutil.Error):  # it has ended
+            times, memory = process.cpu_times(), own_bytes(process)
+            spent = times.user + times.system
+            self.cpu_seconds[stage] += spent - self._last.get(process.pid, 0.0)
+            self._last[process.pid] = spent
+            self.most_bytes[stage] = max(self.most_bytes[stage], memory)
 
 
 @dataclasses.dataclass
@@ -45,10 +65,9 @@ class Run:
     """By stage."""
     amounts: dict[str, int]
     """What each stage does: of mine the meta-chunks, of interleave and pack the chunks in long documents."""
-    worker_bytes: dict[str, int]
-    """The most that any worker held for itself, by stage."""
-    driver_bytes: dict[str, int]
-    """The same of this process, which is driver and scheduler."""
+    workers: Use
+    driver: Use
+    """Of this process, which is driver and scheduler."""
     num_tasks: int
     """The most that the scheduler held at once."""
     disk_bytes: int
@@ -57,10 +76,14 @@ class Run:
     index: dict[str, Any]
 
 
+Runs = dict[tuple[int, int], list[Run]]
+"""By number of chunks and of workers."""
+
+
 def main() -> None:
     """Print the tables."""
     options = _options()
-    runs: dict[tuple[int, int], list[Run]] = {}
+    runs: Runs = {}
     for num_chunks in options.chunks:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             started = time.perf_counter()
@@ -123,7 +146,7 @@ def _measure(folder: Path, num_chunks: int, workers: int, num_topics: int, optio
     )
     job = prepare(recipe)
     job.work.claim(resolved_yaml(recipe), "")
-    with local_engine(workers) as engine, _watching(job, engine) as peaks:
+    with local_engine(workers) as engine, _watching(job, engine) as (worker_use, driver_use, num_tasks):
         pipeline.run(job, engine, only="read")
         pipeline.run(job, engine, only="chunk")
         made.embed(job, engine, options.dimensions, num_topics)
@@ -137,30 +160,28 @@ def _measure(folder: Path, num_chunks: int, workers: int, num_topics: int, optio
     amounts |= {"mine": summary["mine"]["rows"], "interleave": in_long_documents, "pack": in_long_documents}
     values = summary["index"]["values"]
     facts = {name: values.get(name) for name in ("factory", "nprobe", "recall", "recall_top_k")}
-    return Run(seconds, amounts, *peaks[:2], peaks[2]["all"], num_bytes, load, facts)
+    return Run(seconds, amounts, worker_use, driver_use, max(num_tasks), num_bytes, load, facts)
 
 
-@contextmanager
-def _watching(job: Job, engine: Engine) -> Iterator[tuple[dict[str, int], dict[str, int], dict[str, int]]]:
-    """The most held by any worker, by this process, and the most tasks of the scheduler, while the block runs."""
-    workers: dict[str, int] = {}
-    driver: dict[str, int] = {}
-    tasks: dict[str, int] = {"all": 0}
+@contextlib.contextmanager
+def _watching(job: Job, engine: Engine) -> Iterator[tuple[Use, Use, list[int]]]:
+    """What the workers and this process use while the block runs, and how many tasks the scheduler holds."""
+    workers, driver, num_tasks = Use(), Use(), [0]
     scheduler = engine.client.cluster.scheduler if engine.client else None
     this, done = psutil.Process(), threading.Event()
 
     def watch() -> None:
         while not done.wait(0.1):
             stage = next((name for name in STAGES if not job.work[name].manifest_file.exists()), "pack")
-            most = max(map(own_bytes, this.children(recursive=True)), default=0)
-            workers[stage] = max(workers.get(stage, 0), most)
-            driver[stage] = max(driver.get(stage, 0), own_bytes(this))
-            tasks["all"] = max(tasks["all"], len(scheduler.tasks) if scheduler else 0)
+            driver.note(stage, this)
+            for process in this.children(recursive=True):
+                workers.note(stage, process)
+            num_tasks.append(len(scheduler.tasks) if scheduler else 0)
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
-        yield workers, driver, tasks
+        yield workers, driver, num_tasks
     finally:
         done.set()
         watcher.join()
@@ -175,29 +196,34 @@ def _describe(run: Run, workers: int) -> str:
     )
 
 
-def _costs(runs: dict[tuple[int, int], list[Run]]) -> Iterator[str]:
-    """Worker-microseconds a chunk: a meta-chunk in mine, a chunk of a long document in interleave and pack."""
-    yield _head("us a chunk", next(iter(runs.values()))[0].seconds)
-    for (num_chunks, workers), some in runs.items():
-        medians = _medians(some)
-        yield _row(
-            num_chunks, workers, [f"{1e6 * workers * s / some[0].amounts[stage]:,.0f}" for stage, s in medians.items()]
-        )
+def _costs(runs: Runs) -> Iterator[str]:
+    """A chunk of mine is a meta-chunk, of interleave and pack one in a long document; the smallest of the repeats.
 
-
-def _memory(runs: dict[tuple[int, int], list[Run]]) -> Iterator[str]:
-    yield _head("MiB, worker", STAGES)
-    for name in ("worker_bytes", "driver_bytes"):
-        if name == "driver_bytes":
-            yield _head("MiB, driver", STAGES)
+    Processor time is steadier than seconds where others use the machine too.
+    """
+    stages = list(next(iter(runs.values()))[0].seconds)
+    for title, cost in (
+        ("us a chunk", lambda run, workers, stage: workers * run.seconds[stage]),
+        ("worker cpu us", lambda run, workers, stage: run.workers.cpu_seconds[stage]),
+        ("driver cpu us", lambda run, workers, stage: run.driver.cpu_seconds[stage]),
+    ):
+        yield _head(title, stages)
         for (num_chunks, workers), some in runs.items():
-            peaks = [max(getattr(run, name).get(stage, 0) for run in some) / 2**20 for stage in STAGES]
+            costs = [min(cost(run, workers, stage) / run.amounts[stage] for run in some) for stage in stages]
+            yield _row(num_chunks, workers, [f"{1e6 * each:,.1f}" for each in costs])
+
+
+def _memory(runs: Runs) -> Iterator[str]:
+    for title, use in (("MiB, worker", lambda run: run.workers), ("MiB, driver", lambda run: run.driver)):
+        yield _head(title, STAGES)
+        for (num_chunks, workers), some in runs.items():
+            peaks = [max(use(run).most_bytes[stage] for run in some) / 2**20 for stage in STAGES]
             yield _row(num_chunks, workers, [f"{peak:,.0f}" for peak in peaks])
     for (num_chunks, workers), some in runs.items():
         yield f"{num_chunks:,} chunks, {workers} workers: {max(run.num_tasks for run in some)} tasks at once"
 
 
-def _speedups(runs: dict[tuple[int, int], list[Run]], options: argparse.Namespace) -> Iterator[str]:
+def _speedups(runs: Runs, options: argparse.Namespace) -> Iterator[str]:
     """How many times as fast the last number of workers is as the first."""
     few, many = options.workers[0], options.workers[-1]
     yield _head(f"{many} / {few} workers", next(iter(runs.values()))[0].seconds)
