@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 
 def medians(candidates: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
     """Median seconds of each candidate; all are run once before, unmeasured, then in turn."""
@@ -27,6 +29,15 @@ def report(seconds: dict[str, float], amount: float, unit: str, ours: str = "our
         for name, each in seconds.items()
     ]
     return "\n".join(lines)
+
+
+def own_bytes(process: psutil.Process) -> int:
+    """Memory that a process holds for itself: mapped files and shared pages are not counted. 0 when it has ended."""
+    try:
+        memory = process.memory_info()
+    except psutil.Error:
+        return 0
+    return int(memory.rss - memory.shared)
 
 
 def corpus_arguments(description: str | None) -> argparse.ArgumentParser:

@@ -1,7 +1,7 @@
 """First pass of interleaving for the methods compared with: what is known of documents in, windows of them out.
 
-One task gathers all windows (`nextlong.concatenation`): it holds a few numbers a document, for iclm the whole graph of
-neighbours. The windows are then filled in parallel.
+One task gathers all windows (`nextlong.concatenation`): it holds a few numbers and two names a document, for iclm the
+whole graph of neighbours. The windows are then filled in parallel.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.allocate import plans_table
-from etl.draw import Strand, empty_strands, usable_documents
+from etl.draw import Strand, empty_strands, usable_documents, with_names
 from etl.engine import Engine
 from etl.job import Job
 from etl.lookup import ChunkStore
@@ -78,10 +78,11 @@ def _gather_part(folder: Path, name: str, *, synthesis: Synthesis, work: Work) -
         keywords=read_keywords(related) if synthesis.strategy == "quest" else None,
     )
     tables: dict[str, list[str]] = {}
+    named = with_names(documents[documents["num_chunks"] > 0], work["chunk"])
     for number, strand in enumerate(empty_strands(synthesis)):
         windows = [window for window in gathered.windows if window.length == number]
         tables[strand.prefix] = [
-            _write(folder, f"{name}.{strand.prefix}-{place:05d}.parquet", some, documents)
+            _write(folder, f"{name}.{strand.prefix}-{place:05d}.parquet", some, named)
             for place, some in enumerate(_batches(windows, strand))
         ]
     files = [each for names in tables.values() for each in names]
@@ -108,21 +109,20 @@ def _batches(windows: list[Window], strand: Strand) -> Iterable[list[Window]]:
 
 def _write(folder: Path, file: str, windows: list[Window], documents: pd.DataFrame) -> str:
     doc_ids = documents["doc_id"].to_numpy(np.int64)
-    facts = {name: documents[name].to_numpy() for name in ("source_id", "source", "first_chunk_id", "num_chunks")}
     rows = []
     for window in windows:
         members = [member.doc_id for member in window.members]
-        places = np.searchsorted(doc_ids, members)
+        facts = documents.iloc[np.searchsorted(doc_ids, members)]
         rows.append(
             {
                 "sample_id": window.sample_id,
-                "source_id": facts["source_id"][places[0]],
-                "source": domain_of(facts["source"][places].tolist()),
+                "source_id": facts["source_id"].iloc[0],
+                "source": domain_of(facts["source"].tolist()),
                 "doc_ids": members,
                 "ranks": [member.rank for member in window.members],
                 "scores": [member.score for member in window.members],
-                "first_chunk_ids": facts["first_chunk_id"][places].tolist(),
-                "num_chunks": facts["num_chunks"][places].tolist(),
+                "first_chunk_ids": facts["first_chunk_id"].tolist(),
+                "num_chunks": facts["num_chunks"].tolist(),
             }
         )
     write_table(folder / file, pa.Table.from_pylist(rows, schema=WINDOWS))

@@ -1,15 +1,18 @@
-"""Which documents are extended, to which length, in which order and parts: by the recipe and the corpus alone."""
+"""Which documents are extended, to which length, in which order and parts: by the recipe and the corpus alone.
+
+Memory: 36 bytes a document of the corpus, and 16 for each that may be extended.
+"""
 
 import dataclasses
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from etl.lookup import documents_of
 from etl.quarantine import quarantined
-from etl.schemas import to_frame
+from etl.schemas import DOCUMENT_CHUNKS
 from etl.work import StageFolder, Work
 from nextlong.config import Synthesis
 from nextlong.errors import UserError
@@ -17,6 +20,8 @@ from nextlong.sampling import draw_lengths, draw_order
 
 _PART_TOKENS = 16_000_000  # of long documents: some ten seconds of mining, 64 MB of token ids
 _LEAST_PARTS = 16  # so that small runs keep several workers busy
+_NUMBERS = ("doc_id", "first_chunk_id", "num_chunks", "num_chars", "num_tokens")
+_NAMES = ("source_id", "source")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,20 +34,38 @@ class Strand:
     synthesis: Synthesis
     prefix: str = "part"
     """Begins the names of the strand's parts."""
-    drawn: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
-    """Columns of schemas.DOCUMENT_CHUNKS, and sample_id, the place in the drawn order of all; the index counts rows."""
+    documents: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
+    """All usable documents, as `usable_documents` gives them."""
+    places: NDArray[np.int64] = dataclasses.field(default_factory=lambda: np.empty(0, np.int64))
+    """int64 [num_draws], the rows of the documents that are drawn for this strand, in drawn order."""
+    sample_ids: NDArray[np.int64] = dataclasses.field(default_factory=lambda: np.empty(0, np.int64))
+    """int64 [num_draws], of each draw its place in the drawn order of all strands."""
+
+    def drawn(self, first: int, last: int) -> pd.DataFrame:
+        """The documents of the draws first ... last - 1, with their sample_id."""
+        rows = self.documents.iloc[self.places[first:last]].reset_index(drop=True)
+        return rows.assign(sample_id=self.sample_ids[first:last])
 
     def minable(self, documents: pd.DataFrame) -> pd.DataFrame:
         """Of some documents those not too long for the target from the start, as budget="exact" demands."""
+        return documents[self._are_minable(documents["num_tokens"].to_numpy(np.int64))]
+
+    def minable_draws(self, num_draws: int) -> NDArray[np.int64]:
+        """Of the first draws those of minable documents, in order."""
+        places = self.places[:num_draws]
+        return np.flatnonzero(self._are_minable(self.documents["num_tokens"].to_numpy(np.int64)[places]))
+
+    def _are_minable(self, num_tokens: NDArray[np.int64]) -> NDArray[np.bool_]:
         if self.synthesis.budget == "paper":
-            return documents
-        return documents[documents["num_tokens"] <= self.synthesis.max_meta_ratio * self.target_length_tokens]
+            return np.ones(len(num_tokens), np.bool_)
+        fits: NDArray[np.bool_] = num_tokens <= self.synthesis.max_meta_ratio * self.target_length_tokens
+        return fits
 
     def first_draws(self, num_wanted: int | None = None) -> int:
         """How many draws hold so many minable documents (None: num_samples); all if there are fewer."""
-        wanted = self.num_samples if num_wanted is None else num_wanted
-        places = self.minable(self.drawn).index
-        return len(self.drawn) if wanted is None or wanted >= len(places) else int(places[wanted - 1]) + 1
+        wanted, all_draws = self.num_samples if num_wanted is None else num_wanted, len(self.places)
+        minable = self.minable_draws(all_draws)
+        return all_draws if wanted is None or wanted >= len(minable) else int(minable[wanted - 1]) + 1
 
     def ranges(self, num_draws: int, num_eligible: int | None = None) -> list[tuple[int, int]]:
         """The draws [first, last) of each part; the size of a part follows from the recipe and the corpus alone.
@@ -51,7 +74,7 @@ class Strand:
         """
         size = self.synthesis.docs_per_part
         if size is None:
-            there = len(self.drawn) if num_eligible is None else num_eligible
+            there = len(self.places) if num_eligible is None else num_eligible
             wanted = min(there, self.num_samples or there)
             most = max(1, _PART_TOKENS // self.target_length_tokens)
             size = max(1, min(most, -(-wanted // _LEAST_PARTS)))
@@ -72,11 +95,11 @@ def strands(work: Work, synthesis: Synthesis) -> list[Strand]:
             f"no document of the corpus has {synthesis.min_meta_chunks} chunks, so none can be extended. Lower "
             f"chunking.granularity_chars or synthesis.min_meta_chunks, or give longer documents."
         )
-    drawn = documents.iloc[order].assign(sample_id=np.arange(len(order)))
     lengths = draw_lengths(synthesis, len(order))
+    draws = [np.flatnonzero(lengths == number) for number in range(len(synthesis.targets))]
     return [
-        dataclasses.replace(strand, drawn=drawn[lengths == number].reset_index(drop=True))
-        for number, strand in enumerate(empty_strands(synthesis))
+        dataclasses.replace(strand, documents=documents, places=order[own], sample_ids=own)
+        for strand, own in zip(empty_strands(synthesis), draws, strict=True)
     ]
 
 
@@ -94,6 +117,32 @@ def usable_documents(work: Work) -> pd.DataFrame:
 
 
 def all_documents(chunks: StageFolder) -> pd.DataFrame:
-    """The documents of a finished chunk stage, in doc_id order."""
-    tables = [pq.read_table(documents_of(path)) for path, _ in chunks.tables()]
-    return to_frame(pa.concat_tables(tables))
+    """The documents of a finished chunk stage, in doc_id order: all columns that are numbers, 36 bytes a document."""
+    number = (chunks.manifest() or {})["account"]["documents"]["kept"]
+    columns = {name: np.empty(number, DOCUMENT_CHUNKS.field(name).type.to_pandas_dtype()) for name in _NUMBERS}
+    first = 0
+    for path, _ in chunks.tables():
+        table = pq.read_table(documents_of(path), columns=list(_NUMBERS))
+        for name, column in columns.items():
+            column[first : first + table.num_rows] = table[name]
+        first += table.num_rows
+    return pd.DataFrame(columns, copy=False)
+
+
+def with_names(documents: pd.DataFrame, chunks: StageFolder) -> pd.DataFrame:
+    """Some documents with chunks, in any order, with their source_id and source.
+
+    Reads the tables in which they stand; holds one of them at a time.
+    """
+    tables = chunks.tables()
+    ends = np.cumsum([rows for _, rows in tables])
+    places = np.searchsorted(ends, documents["first_chunk_id"].to_numpy(np.int64), "right")
+    doc_ids = documents["doc_id"].to_numpy(np.int64)
+    names = {name: np.empty(len(documents), object) for name in _NAMES}
+    for place in np.unique(places).tolist():
+        table = pq.read_table(documents_of(tables[place][0]), columns=["doc_id", *_NAMES])
+        here = np.flatnonzero(places == place)
+        found = table.take(np.searchsorted(table["doc_id"].to_numpy(), doc_ids[here]))
+        for name in _NAMES:
+            names[name][here] = found[name].to_pylist()
+    return documents.assign(**names)

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from etl import quarantine
+from etl.draw import all_documents
 from etl.engine import Engine
 from etl.job import Job
 from etl.lookup import documents_of, loaded
@@ -22,6 +23,7 @@ from etl.schemas import embeddings, to_frame
 from nextlong.accounting import Account
 from nextlong.config import Embedding
 from nextlong.embedding import Embedder
+from nextlong.indexing import check_training
 from nextlong.model_folder import find_onnx
 
 
@@ -39,6 +41,7 @@ def run(job: Job, engine: Engine) -> dict[str, Any]:
     stage = job.work.start("embed")
     if job.model_folder is None:
         return stage.finish([], values=stage.settings)
+    _check_index(job)
     parts = [
         stage.part(
             number,
@@ -54,6 +57,19 @@ def run(job: Job, engine: Engine) -> dict[str, Any]:
     markers = engine.run(parts, doing="embed", unit="chunk", resource="GPU")
     values = {name: markers[0]["values"][name] for name in ("dimensions", "max_tokens")}
     return stage.finish(markers, values=values | quarantine.collect(markers))
+
+
+def _check_index(job: Job) -> None:
+    """Refuse an index for which there are too few vectors, before hours of making them."""
+    indexing = job.recipe.index
+    if indexing.factory == "auto" or job.model_folder is None:
+        return
+    if job.recipe.synthesis.retrieves == "documents":
+        number = int((all_documents(job.work["chunk"])["num_tokens"] > 0).sum())
+    else:
+        number = (job.work["chunk"].manifest() or {})["rows"]
+    dimensions = Embedder.load(job.model_folder, job.recipe.embedding).dimensions
+    check_training(indexing.factory, dimensions, number, indexing.training_chunks)
 
 
 def loaded_embedder(folder: Path, embedding: Embedding) -> Embedder:

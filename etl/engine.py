@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -49,6 +50,16 @@ class Engine:
     def client(self) -> Any | None:
         """The Dask client; None: everything runs in this process."""
         return self._client
+
+    @property
+    def tasks_a_host(self) -> int:
+        """How many tasks may run at once on one host, on that which runs most."""
+        if self._client is None:
+            return 1
+        threads: Counter[str] = Counter()
+        for worker in self._client.scheduler_info(n_workers=-1)["workers"].values():
+            threads[worker["host"]] += worker["nthreads"]
+        return max(threads.values(), default=1)
 
     def run(self, parts: Sequence[Part], *, doing: str, unit: str, resource: str | None = None) -> list[dict[str, Any]]:
         """The markers of all parts, in their order; finished ones are compared with their checksums, and not run again.

@@ -7,10 +7,11 @@ rerank ratio. Passes over the embeddings: one, and one more for the exact neighb
 neighbours of whole documents their vectors come first, in one more pass.
 
 Memory of a task: the training sample; or the trained index and a part; or a shard (at worst twice, while it grows) and
-a part: the last is compared with the machine's before training, for one worker. Disk: the index, and until the stage is
-finished its inverted lists once more. BM25 is built by one task in memory.
+a part: the last is compared with the machine's before training, for all tasks that a host may run at once. Disk: the
+index, and until the stage is finished its inverted lists once more. BM25 is built by one task in memory.
 """
 
+import dataclasses
 import logging
 import os
 import shutil
@@ -32,7 +33,7 @@ from etl.parts import PartResult, finished, read_array, write_array, write_json,
 from etl.work import StageFolder
 from nextlong.accounting import Account
 from nextlong.bm25 import Bm25
-from nextlong.config import Indexing
+from nextlong.config import AUTO_CANDIDATES, Indexing
 from nextlong.indexing import (
     add,
     bytes_per_vector,
@@ -76,7 +77,8 @@ def run(job: Job, engine: Engine) -> dict[str, Any]:
     if stage.settings["units"] == "documents":
         vectors = _write_vectors(job, stage, engine)
         open_store = partial(row_store, stage, [marker["part"] for marker in vectors])
-    arguments: dict[str, Any] = {"open_store": open_store, "indexing": job.recipe.index}
+    indexing = dataclasses.replace(job.recipe.index, recall_top_k=stage.settings["recall_top_k"])
+    arguments: dict[str, Any] = {"open_store": open_store, "indexing": indexing}
     markers = _build(stage, engine, arguments)
     names = [f"{marker['part']}.faiss" for marker in markers]
     last = stage.part(0, _measure_part, prefix="index", shards=names, **arguments)
@@ -89,7 +91,7 @@ def run(job: Job, engine: Engine) -> dict[str, Any]:
 
 def _build(stage: StageFolder, engine: Engine, arguments: dict[str, Any]) -> list[dict[str, Any]]:
     """Train, add and join; returns the markers of the shards. Nothing is added for shards that are there."""
-    train_part = stage.part(0, _train_part, prefix="trained", **arguments)
+    train_part = stage.part(0, _train_part, prefix="trained", num_builders=engine.tasks_a_host, **arguments)
     trained = engine.run([train_part], doing="train index", unit="part")[0]["values"]
     counts, adding, shards = trained["counts"], [], []
     for number, (first, last) in enumerate(trained["ranges"]):
@@ -155,7 +157,7 @@ def _words_part(folder: Path, name: str, *, chunks: Sequence[Path], units: str) 
     )
 
 
-def _train_part(folder: Path, name: str, *, open_store: OpenStore, indexing: Indexing) -> PartResult:
+def _train_part(folder: Path, name: str, *, open_store: OpenStore, indexing: Indexing, num_builders: int) -> PartResult:
     store = open_store()
     counts = [len(array) for array in store.arrays]
     check_memory(
@@ -164,6 +166,7 @@ def _train_part(folder: Path, name: str, *, open_store: OpenStore, indexing: Ind
         counts,
         max_shard_bytes=indexing.max_shard_bytes,
         available_bytes=_available_bytes(),
+        num_builders=num_builders,
     )
     empty = _trained(store, indexing)
     path = folder / f"{name}.faiss"
@@ -228,7 +231,8 @@ def measure(index: Index, store: RowStore, indexing: Indexing) -> None:
         index.facts["rerank_ratio"] = ratios[0]
         return
     query_ids = sample_rows(len(store), indexing.recall_queries)
-    queries, top_k = store.rows(query_ids), min(indexing.recall_top_k, len(store))
+    wanted = AUTO_CANDIDATES if indexing.recall_top_k == "auto" else indexing.recall_top_k
+    queries, top_k = store.rows(query_ids), min(wanted, len(store))
     exact = exact_neighbours(queries, store.arrays, top_k)
 
     @cache

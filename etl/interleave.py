@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from etl import quarantine
 from etl.concatenate import gather_windows, plan_windows
-from etl.draw import all_documents, empty_strands, usable_documents
+from etl.draw import empty_strands, usable_documents
 from etl.engine import Engine
 from etl.job import Job
 from etl.lookup import ChunkStore, chunk_store
@@ -39,7 +39,7 @@ def run(job: Job, engine: Engine) -> dict[str, Any]:
     Raises UserError when no document reaches the target.
     """
     stage = job.work.start("interleave")
-    num_documents = len(all_documents(job.work["chunk"]))
+    num_documents = Account.from_dict((job.work["chunk"].manifest() or {})["account"]).counts["documents"].kept
     num_usable = len(usable_documents(job.work))
     if job.recipe.synthesis.strategy == "nextlong":
         planned = plan_strands(job, engine, stage)
@@ -112,7 +112,7 @@ def _window_parts(job: Job, stage: StageFolder, windows: dict[str, list[str]]) -
 def _outcomes(planned: Sequence[PlannedStrand], num_documents: int) -> dict[str, int]:
     """What became of all documents of the corpus; those beyond the last draw needed are not drawn."""
     needed = np.concatenate([each.outcomes[: each.num_needed] for each in planned])
-    num_eligible = sum(len(each.strand.drawn) for each in planned)
+    num_eligible = sum(len(each.strand.places) for each in planned)
     counts = {name: int((needed == name).sum()) for name in ("kept", "meta_too_long", "too_short")}
     return counts | {"too_few_chunks": num_documents - num_eligible, "not_drawn": num_eligible - len(needed)}
 

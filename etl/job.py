@@ -9,6 +9,7 @@ from etl import decontaminate
 from etl.inputs import InputFile, identify, list_files
 from etl.recipe import Recipe
 from etl.work import Work
+from nextlong.config import AUTO_CANDIDATES
 from nextlong.errors import UserError
 from nextlong.keywords import QueryModel, load_stop_phrases
 from nextlong.model_folder import fingerprint, resolve_model
@@ -79,6 +80,8 @@ def _index_settings(recipe: Recipe) -> dict[str, Any]:
     if units is None:
         return {"skipped": "nothing is looked up"}
     plain = _without(dataclasses.asdict(recipe.index), "search", "max_mapped_bytes")  # how, not what
+    if plain["recall_top_k"] == "auto":
+        plain["recall_top_k"] = least_candidates(recipe)
     of_faiss = plain if retrieval == "embeddings" else {}
     return of_faiss | {"retrieval": retrieval, "units": units}
 
@@ -98,7 +101,7 @@ def _synthesis_settings(recipe: Recipe) -> dict[str, dict[str, Any]]:
     if strategy == "quest":
         concatenated["keyword_oversampling"] = plain["keyword_oversampling"]
         return {"mine": _keyword_settings(plain), "interleave": concatenated}
-    return {"mine": {"num_candidates": document_candidates(recipe)}, "interleave": concatenated}
+    return {"mine": {"num_candidates": least_candidates(recipe)}, "interleave": concatenated}
 
 
 def _keyword_settings(synthesis: dict[str, Any]) -> dict[str, Any]:
@@ -115,8 +118,8 @@ def _without(settings: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in names}
 
 
-def document_candidates(recipe: Recipe) -> int:
-    """Neighbours of a document for knn and iclm: as set, or 512, for iclm 50."""
+def least_candidates(recipe: Recipe) -> int:
+    """Neighbours that are looked up, of a document or at least of a meta-chunk: as set, or 512, for iclm 50."""
     number = recipe.mining.num_candidates
-    automatic = 50 if recipe.synthesis.strategy == "iclm" else 512
+    automatic = 50 if recipe.synthesis.strategy == "iclm" else AUTO_CANDIDATES
     return automatic if number == "auto" else number

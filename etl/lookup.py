@@ -1,6 +1,7 @@
 """Random access by number: token ids, token counts and text hashes of chunks; rows of embeddings and sketches."""
 
 import os
+import resource
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -78,16 +79,17 @@ class ChunkStore:
 
 
 class TokenFiles:
-    """Flat files of token ids, read as if laid end to end. counts: token ids in each file."""
+    """Flat files of token ids, read as if laid end to end. counts: token ids in each file.
+
+    Threads may share it. It keeps half as many files open as a process may: a large corpus has more of them.
+    """
 
     def __init__(self, paths: Sequence[Path], counts: Sequence[int]) -> None:
         self._paths = paths
         self._firsts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-        self._descriptors: dict[int, int] = {}
-
-    def __del__(self) -> None:
-        for descriptor in self._descriptors.values():
-            os.close(descriptor)
+        self._open: dict[int, _OpenFile] = {}
+        self._most_open = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+        self._lock = threading.Lock()
 
     def read(self, starts: Sequence[int], lengths: Sequence[int]) -> NDArray[np.uint32]:
         """Token ids [start, start + length) for each pair, end to end; no read crosses a file."""
@@ -97,18 +99,29 @@ class TokenFiles:
         buffer = memoryview(ids.view(np.uint8))
         place = 0
         for file, start, length in zip(files, starts, lengths, strict=True):
-            size = 4 * length
-            if size and os.preadv(self._open(file), [buffer[place : place + size]], 4 * (start - firsts[file])) != size:
+            size, opened = 4 * length, self._open.get(file) or self._opened(file)
+            if size and os.preadv(opened.number, [buffer[place : place + size]], 4 * (start - firsts[file])) != size:
                 raise OSError(f"{self._paths[file]} is shorter than its manifest says; delete 2-chunks and run again")
             place += size
         tokens: NDArray[np.uint32] = ids
         return tokens
 
-    def _open(self, file: int) -> int:
-        descriptor = self._descriptors.get(file)
-        if descriptor is None:
-            descriptor = self._descriptors[file] = os.open(self._paths[file], os.O_RDONLY | os.O_CLOEXEC)
-        return descriptor
+    def _opened(self, file: int) -> "_OpenFile":
+        with self._lock:
+            if len(self._open) >= self._most_open:
+                self._open.pop(next(iter(self._open)))
+            opened = self._open.get(file) or _OpenFile(os.open(self._paths[file], os.O_RDONLY | os.O_CLOEXEC))
+            return self._open.setdefault(file, opened)
+
+
+class _OpenFile:
+    """A descriptor that is closed when nobody reads from it any more."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        os.close(self.number)
 
 
 class RowStore:

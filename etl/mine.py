@@ -96,8 +96,7 @@ def _strand_parts(
 ) -> list[Part]:
     recipe, parts = job.recipe, []
     for number, (first, last) in enumerate(strand.ranges(num_draws)):
-        drawn = strand.drawn[first:last]
-        wanted = strand.minable(drawn)
+        wanted = strand.minable(strand.drawn(first, last))
         documents = meta_documents(wanted, means, strand, recipe.chunking, recipe.mining)
         weight = int(wanted["num_chunks"].sum())
         key = f"{first}-{last}"

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from etl import mine
-from etl.allocate import Draw, Planner, Uses, candidates_of, draws_of
-from etl.draw import Strand, strands
+from etl.allocate import Planner, Uses, candidates_of, draws_of
+from etl.draw import Strand, strands, with_names
 from etl.engine import Engine
 from etl.job import Job
 from etl.lookup import chunk_store
@@ -49,7 +50,7 @@ class PlannedStrand(NamedTuple):
     @property
     def last_sample(self) -> int:
         """The sample_id of the last draw needed; -1 where there is none."""
-        return int(self.strand.drawn["sample_id"].iloc[self.num_needed - 1]) if self.num_needed else -1
+        return int(self.strand.sample_ids[self.num_needed - 1]) if self.num_needed else -1
 
 
 def plan_strands(job: Job, engine: Engine, stage: StageFolder) -> list[PlannedStrand]:
@@ -103,7 +104,7 @@ def _parts(job: Job, stage: StageFolder, strand: Strand, num_draws: int) -> list
             _plan_part,
             prefix=f"plan-{strand.prefix}",
             key=f"{first}-{last}",
-            drawn=draws_of(strand.drawn[first:last]),
+            drawn=strand.drawn(first, last),
             negatives=mined.path / f"{strand.prefix}-{number:05d}.parquet" if has_candidates else None,
             **arguments,
         )
@@ -132,7 +133,7 @@ def _plan_part(
     folder: Path,
     name: str,
     *,
-    drawn: list[Draw],
+    drawn: pd.DataFrame,
     negatives: Path | None,
     chunks: StageFolder,
     means: CorpusMeans,
@@ -149,7 +150,8 @@ def _plan_part(
         target_length_tokens=target_length_tokens,
         uses=uses,
     )
-    plans = planner.plan(drawn, candidates_of(pq.read_table(negatives)) if negatives else None)
+    draws = draws_of(with_names(drawn, chunks))
+    plans = planner.plan(draws, candidates_of(pq.read_table(negatives)) if negatives else None)
     write_table(folder / f"{name}.parquet", plans)
     return PartResult(files=[f"{name}.parquet"], rows=plans.num_rows, values=_outcomes(plans))
 
@@ -162,8 +164,8 @@ def _outcomes(plans: pa.Table) -> dict[str, Any]:
 def _draws_needed(strand: Strand, num_draws: int, num_kept: int) -> int:
     """How many documents to draw in all, so that enough are kept at the rate seen so far; depends on no part size."""
     wanted = strand.num_samples
-    if wanted is None or num_kept >= wanted or num_draws == len(strand.drawn):
+    if wanted is None or num_kept >= wanted or num_draws == len(strand.places):
         return num_draws
-    mined = len(strand.minable(strand.drawn[:num_draws]))
+    mined = len(strand.minable_draws(num_draws))
     guess = int(1.1 * wanted * mined / max(1, num_kept)) + 1 if num_kept else 4 * mined
     return strand.first_draws(max(guess, mined + 1))

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from etl import quarantine
 from etl.draw import usable_documents
 from etl.engine import Engine
-from etl.job import Job, document_candidates
+from etl.job import Job, least_candidates
 from etl.lookup import document_texts, documents_of, loaded
-from etl.parts import Part, PartResult, write_table
+from etl.parts import Part, PartResult, write_array, write_table
 from etl.schemas import DOCUMENT_NEIGHBOURS, KEYWORDS
 from etl.search import Ask, open_retriever, search_shards
 from etl.work import StageFolder
@@ -50,14 +50,16 @@ def run(job: Job, engine: Engine) -> dict[str, Any]:
 def _neighbour_parts(job: Job, stage: StageFolder) -> list[Part]:
     documents = usable_documents(job.work)
     doc_ids = documents.loc[documents["num_tokens"] > 0, "doc_id"].to_numpy(np.int64)
+    path = stage.path / "documents-with-tokens.npy"  # a task would be as large as the corpus
+    write_array(path, doc_ids)
     return [
         stage.part(
             number,
             _neighbour_part,
             weight=min(DOCUMENTS_A_PART, len(doc_ids) - first),
-            doc_ids=doc_ids,
+            doc_ids=path,
             places=range(first, min(first + DOCUMENTS_A_PART, len(doc_ids))),
-            num_candidates=document_candidates(job.recipe),
+            num_candidates=least_candidates(job.recipe),
             open_retriever=partial(open_retriever, job.work["index"], job.work["embed"]),
         )
         for number, first in enumerate(range(0, len(doc_ids), DOCUMENTS_A_PART))
@@ -68,22 +70,23 @@ def _neighbour_part(
     folder: Path,
     name: str,
     *,
-    doc_ids: NDArray[np.int64],
+    doc_ids: Path,
     places: range,
     num_candidates: int,
     open_retriever: Callable[[], Retriever],
 ) -> PartResult:
-    """Documents are indexed under their place in doc_ids."""
+    """doc_ids: a file of all that are indexed, under their place in it."""
+    known = np.asarray(np.load(doc_ids, mmap_mode="r", allow_pickle=False))
     account, ids, scores = Account(), [], []
     for queries, found in _neighbours(open_retriever(), places, num_candidates):
         for query, row_scores, row_ids in zip(queries.tolist(), *found, strict=True):
             others = np.flatnonzero((row_ids >= 0) & (row_ids != query))[:num_candidates]
-            ids.append(doc_ids[row_ids[others]])
+            ids.append(known[row_ids[others]])
             scores.append(row_scores[others])
     offsets = np.cumsum([0, *map(len, ids)], dtype=np.int32)
     lists = [pa.ListArray.from_arrays(offsets, np.concatenate(values)) for values in (ids, scores)]
     write_table(
-        folder / f"{name}.parquet", pa.table([doc_ids[places.start : places.stop], *lists], schema=DOCUMENT_NEIGHBOURS)
+        folder / f"{name}.parquet", pa.table([known[places.start : places.stop], *lists], schema=DOCUMENT_NEIGHBOURS)
     )
     account.add("documents", read=len(places), kept=len(places))
     account.add("neighbours", read=int(offsets[-1]), kept=int(offsets[-1]))

@@ -32,7 +32,7 @@ SCRATCH = {
     "read": ("scan",),
     "chunk": ("cut",),
     "index": ("trained", "added"),
-    "mine": ("found",),
+    "mine": ("found", "documents"),
     "interleave": ("plan",),
 }
 """Parts that only a later pass of the same stage reads."""

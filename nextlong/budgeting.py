@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from nextlong.config import AUTO_CANDIDATES
 from nextlong.mining import Candidates, FetchHashes
 
 Outcome = Literal["kept", "meta_too_long", "too_short"]
@@ -60,7 +61,7 @@ def negatives_per_chunk(
 
 def num_candidates(wanted: int | Literal["auto"], negatives: int) -> int:
     """Candidates to retrieve a meta-chunk; auto: max(512, 2 k), of which 512 is the paper's number (Sec. 5.4)."""
-    return max(512, 2 * negatives) if wanted == "auto" else wanted
+    return max(AUTO_CANDIDATES, 2 * negatives) if wanted == "auto" else wanted
 
 
 class ChunkFacts(NamedTuple):

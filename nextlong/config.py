@@ -7,6 +7,9 @@ from typing import Literal, get_args
 
 from nextlong.errors import UserError
 
+AUTO_CANDIDATES = 512
+"""Candidates a meta-chunk, of which the paper keeps the negatives (Sec. 5.4)."""
+
 
 def require(holds: bool, name: str, value: object, bound: str) -> None:
     """Raise UserError naming the setting, its value and its bound unless `holds`."""
@@ -103,8 +106,8 @@ class Indexing:
     """Recall, after scoring again, that nprobe and rerank_ratio are chosen for."""
     recall_queries: int = 256
     """Chunks whose exact neighbours are computed to measure the recall of an index that is not Flat."""
-    recall_top_k: int = 32
-    """Neighbours a query in that measurement."""
+    recall_top_k: int | Literal["auto"] = "auto"
+    """Neighbours a query in that measurement; fewer need fewer lists. auto: as many as mining.num_candidates says."""
     max_shard_bytes: int = 8 * 2**30
     """Greatest size of one index file; a larger index is written as several, each self-contained, of whole parts. A
     worker holds up to twice as much while it builds one."""
@@ -118,8 +121,10 @@ class Indexing:
     def __post_init__(self) -> None:
         check_numbers(self, "index")
         require(bool(self.factory), "index.factory", self.factory, "a FAISS factory string, or auto")
-        for name in ("training_chunks", "recall_queries", "recall_top_k", "max_shard_bytes", "max_mapped_bytes"):
+        for name in ("training_chunks", "recall_queries", "max_shard_bytes", "max_mapped_bytes"):
             require(getattr(self, name) >= 1, f"index.{name}", getattr(self, name), "at least 1")
+        top_k = self.recall_top_k
+        require(top_k == "auto" or top_k >= 1, "index.recall_top_k", top_k, "at least 1, or auto")
         self._check_lists()
         ratio = self.rerank_ratio
         require(ratio is None or ratio >= 1, "index.rerank_ratio", ratio, "at least 1, or null")

@@ -3,6 +3,7 @@
 import contextlib
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,17 +79,22 @@ def num_training_vectors(index: Any, num_chunks: int, most: int) -> int:
     return min(num_chunks, most, max(64 * num_lists(index), 16_384))
 
 
+def check_training(factory: str, dimensions: int, num_vectors: int, most: int) -> None:
+    """Raise UserError when an index of so many vectors, trained on at most `most`, cannot be trained.
+
+    It takes a vector for each of its lists, and for each code of a product quantizer.
+    """
+    index = new_index(factory, dimensions)
+    if not index.is_trained:
+        _check_enough(index, num_training_vectors(index, num_vectors, most))
+
+
 def train(index: Any, vectors: Vectors) -> None:
     """Train on float vectors [n, d], on one thread, so that the same vectors give the same index.
 
-    Raises UserError when there are fewer vectors than lists, or than a product quantizer has codes.
+    Raises UserError when there are too few, as `check_training` does.
     """
-    for number, what in ((num_lists(index), "inverted lists"), (_num_codes(index), "codes of a product quantizer")):
-        if len(vectors) < number:
-            raise UserError(
-                f"index.factory asks for {number:,} {what}, but there are only {len(vectors):,} training vectors. "
-                f"Use fewer of them, more training_chunks, or factory 'auto'."
-            )
+    _check_enough(index, len(vectors))
     one_thread()
     codes = _codes(index)
     for part in (lists_of(index), getattr(codes, "pq", None)):
@@ -97,6 +103,15 @@ def train(index: Any, vectors: Vectors) -> None:
     if hasattr(codes, "do_polysemous_training"):
         codes.do_polysemous_training = False  # seconds a byte of code, for a kind of search not used here
     index.train(np.ascontiguousarray(vectors, np.float32))
+
+
+def _check_enough(index: Any, num_vectors: int) -> None:
+    for number, what in ((num_lists(index), "inverted lists"), (_num_codes(index), "codes of a product quantizer")):
+        if num_vectors < number:
+            raise UserError(
+                f"index.factory asks for {number:,} {what}, but there are only {num_vectors:,} training vectors. "
+                f"Use fewer of them, more training_chunks, or factory 'auto'."
+            )
 
 
 def _num_codes(index: Any) -> int:
@@ -198,37 +213,52 @@ def code_bytes(index: Any) -> int:
 
 
 def check_memory(
-    factory: str, dimensions: int, counts: Sequence[int], *, max_shard_bytes: int, available_bytes: int
+    factory: str,
+    dimensions: int,
+    counts: Sequence[int],
+    *,
+    max_shard_bytes: int,
+    available_bytes: int,
+    num_builders: int = 1,
 ) -> None:
-    """Raise UserError when one worker cannot hold what it builds; the message says what would fit, with sizes.
+    """Raise UserError when a machine cannot hold what it builds; the message says what would fit, with sizes.
 
-    Held at once: a shard with the trained index within, at worst twice while it grows, and a part as float32. counts:
-    vectors of each part; a shard holds whole parts.
+    Held by each task: a shard with the trained index within, at worst twice while it grows, and a part as float32.
+    counts: vectors of each part; a shard holds whole parts. num_builders: tasks that may run on the machine at once.
     """
-    needed = _build_bytes(factory, dimensions, counts, max_shard_bytes)
+    build_bytes = partial(_build_bytes, dimensions=dimensions, counts=counts, num_builders=num_builders)
+    needed, builders = build_bytes(factory, max_shard_bytes=max_shard_bytes)
     if needed <= available_bytes:
         return
-    largest_fit = (available_bytes - 4 * dimensions * max(counts)) // _GROWTH
+    largest_fit = (available_bytes // num_builders - 4 * dimensions * max(counts)) // _GROWTH
     remedies = []
-    if _build_bytes(factory, dimensions, counts, largest_fit) <= available_bytes:
+    if build_bytes(factory, max_shard_bytes=largest_fit)[0] <= available_bytes:
         remedies.append(f"set index.max_shard_bytes to {largest_fit} or less")
     remedies += [
         f"set index.factory to {smaller}, which needs {_gigabytes(size)}"
         for smaller in _smaller_factories(factory, dimensions, sum(counts))
-        if (size := _build_bytes(smaller, dimensions, counts, max_shard_bytes)) <= available_bytes
+        if (size := build_bytes(smaller, max_shard_bytes=max_shard_bytes)[0]) <= available_bytes
     ]
+    if 1 <= (fitting := available_bytes // (needed // builders)) < builders:
+        remedies.append(f"start no more than {fitting} workers a machine")
+    who = "a worker" if builders == 1 else f"for {builders} workers of a machine"
     raise UserError(
-        f"index.factory {factory} needs {_gigabytes(needed)} of memory a worker to build shards of at most "
+        f"index.factory {factory} needs {_gigabytes(needed)} of memory {who} to build shards of at most "
         f"{_gigabytes(max_shard_bytes)}, but this machine has {_gigabytes(available_bytes)} available: "
         f"{'; or '.join(remedies) or 'use a machine with more memory, or smaller parts (input.part_rows)'}."
     )
 
 
-def _build_bytes(factory: str, dimensions: int, counts: Sequence[int], max_shard_bytes: int) -> int:
+def _build_bytes(
+    factory: str, *, dimensions: int, counts: Sequence[int], num_builders: int, max_shard_bytes: int
+) -> tuple[int, int]:
+    """What the tasks of a machine hold that build shards at once, and how many these are."""
     index = new_index(factory, dimensions)
     trained, each, largest = _trained_bytes(index), bytes_per_vector(index), int(max(counts))
     shard = trained + max(largest * each, min(sum(counts) * each, max_shard_bytes - trained))
-    return _GROWTH * shard + 4 * dimensions * largest
+    num_shards = len(list(shard_ranges(counts, each, max_shard_bytes - trained)))
+    builders = min(num_builders, num_shards)
+    return builders * (_GROWTH * shard + 4 * dimensions * largest), builders
 
 
 def _trained_bytes(index: Any) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from etl.draw import Strand, empty_strands
-from etl.job import document_candidates, needs_embeddings
+from etl.job import least_candidates, needs_embeddings
 from etl.mine import CorpusMeans, meta_documents
 from etl.recipe import Recipe
 from nextlong.indexing import bytes_per_vector, choose_factory, new_index, num_lists, num_training_vectors
@@ -17,7 +17,7 @@ from nextlong.searching import EXACT_RERANK_RATIO
 STAND_IN = "-"
 """In a recipe in place of a corpus or a tokenizer that is not there yet."""
 _BYTES_A_LINK = 272  # of HNSW32 over the lists: 2 x 32 + 4 neighbours of 4 bytes
-_NPROBE, _PQ_RATIO = 32, 4.0  # reach target_recall 0.95 at 4 sqrt(n) lists: measured, docs/capacity.md
+_PQ_RATIO = 4.0  # reaches target_recall 0.95 at 4 sqrt(n) lists: measured, docs/capacity.md
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -150,7 +150,7 @@ class Workload:
     def num_candidates(self) -> float:
         """Neighbours that all searches give."""
         if self.recipe.synthesis.retrieves == "documents":
-            return self.num_documents * min(document_candidates(self.recipe), self.num_documents)
+            return self.num_documents * min(least_candidates(self.recipe), self.num_documents)
         return sum(each.num_candidates for each in self.long_documents) if self.num_queries else 0.0
 
     @property
@@ -188,13 +188,20 @@ def _index_size(known: Workload) -> IndexSize | None:
         factory,
         number,
         lists,
-        min(lists, settings.nprobe or _NPROBE),
+        min(lists, settings.nprobe or _lists_visited(known.recipe)),
         settings.rerank_ratio or (_PQ_RATIO if each < known.dimensions else EXACT_RERANK_RATIO),
         num_training_vectors(empty, int(number), settings.training_chunks),
         each,
         trained,
         math.ceil(number * each / max(1, settings.max_shard_bytes - trained)),
     )
+
+
+def _lists_visited(recipe: Recipe) -> int:
+    """What reaches target_recall 0.95 at 4 sqrt(n) lists: 32 for 32 neighbours, 128 for 512 (docs/capacity.md)."""
+    wanted = recipe.index.recall_top_k
+    top_k = least_candidates(recipe) if wanted == "auto" else wanted
+    return max(32, 1 << round(math.log2(32 * top_k) / 2))
 
 
 def _extended(known: Workload, strand: Strand, share: float) -> LongDocuments:

@@ -21,11 +21,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from etl import chunk, read
-from etl.allocate import Draw, Planner
+from etl.allocate import Planner, draws_of
 from etl.capacity.amounts import STAND_IN, measured_with
 from etl.capacity.rates import Rates
 from etl.capacity.survey import CANDIDATES, LONG_TOKENS, Surveyed, cpu_seconds, keywords_of, stored_bytes, texts_of
-from etl.draw import all_documents
+from etl.draw import all_documents, with_names
 from etl.engine import Engine
 from etl.inputs import Input, Split
 from etl.interleave import fill
@@ -284,7 +284,7 @@ def _making_long_documents(recipe: Recipe, work: Work, folder: Path) -> dict[str
     fitting = documents[documents["num_tokens"] <= target // 2]
     rows = fitting if len(fitting) else documents
     drawn = rows.iloc[np.arange(max(2, _MADE_TOKENS // target)) % len(rows)].assign(sample_id=0)
-    draws = [Draw(*row) for row in zip(*[drawn[name].tolist() for name in Draw._fields], strict=True)]
+    draws = draws_of(with_names(drawn, work["chunk"]))
     k = min(CANDIDATES, len(store))
     candidates = {
         meta_chunk: Candidates(meta_chunk, rng.permutation(len(store))[:k], np.ones(k, np.float32), np.arange(k))

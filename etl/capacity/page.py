@@ -117,7 +117,7 @@ def _notes(found: Estimate) -> Iterator[str]:
         if found.rates.measured_with.get(name) != value:
             yield f"the rates were measured with {name} {found.rates.measured_with.get(name)}, this plan has {value}"
     if index is not None and index.num_lists and not recipe.index.nprobe:
-        yield f"{index.nprobe} lists a search: enough for a recall of 0.95 among 64,000 chunks; a run measures its own"
+        yield f"{index.nprobe} lists a search: enough for a recall of 0.95 among 16,000 chunks; a run measures its own"
     for each, wanted in zip(amounts.long_documents, recipe.synthesis.wanted, strict=True):
         if not each.number:
             yield f"of the sample no long document of {each.target_length_tokens:,} tokens can be made"

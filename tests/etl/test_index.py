@@ -223,7 +223,7 @@ def test_a_part_damaged_after_its_scratch_is_gone_is_made_again(
 def test_re_ranking_raises_the_recall_of_a_compressed_index_and_is_told(
     make_recipe: MakeRecipe, caplog: pytest.LogCaptureFixture
 ) -> None:
-    work, summary = run(indexed(make_recipe(), factory="IVF8,PQ4x4", nprobe=8))
+    work, summary = run(indexed(make_recipe(), factory="IVF8,PQ4x4", nprobe=8, recall_top_k=32))
     facts = facts_of(work)
     assert facts == summary["stages"]["index"]["values"] == (work["index"].manifest() or {})["values"]
     assert facts["recall_before_reranking"] < 0.8
@@ -231,7 +231,7 @@ def test_re_ranking_raises_the_recall_of_a_compressed_index_and_is_told(
     assert facts["rerank_ratio"] in (2, 4, 8, 16)
     assert (facts["recall"] < 0.95) == ("is below index.target_recall" in caplog.text)
 
-    given, _ = run(indexed(make_recipe("given"), factory="IVF8,PQ4x4", nprobe=8, rerank_ratio=1.0))
+    given, _ = run(indexed(make_recipe("given"), factory="IVF8,PQ4x4", nprobe=8, recall_top_k=32, rerank_ratio=1.0))
     assert facts_of(given)["rerank_ratio"] == 1
     assert facts_of(given)["recall"] == pytest.approx(facts["recall_before_reranking"], abs=0.03)
     assert "is below index.target_recall" in caplog.text
@@ -240,7 +240,8 @@ def test_re_ranking_raises_the_recall_of_a_compressed_index_and_is_told(
 def test_the_ratio_and_nprobe_are_the_smallest_that_reach_the_target(make_recipe: MakeRecipe) -> None:
     chosen = {}
     for target in (0.5, 0.8, 0.95):
-        work, _ = run(indexed(make_recipe(f"to-{target}"), factory="IVF8,PQ4x4", target_recall=target), only=None)
+        settings = {"factory": "IVF8,PQ4x4", "recall_top_k": 32, "target_recall": target}
+        work, _ = run(indexed(make_recipe(f"to-{target}"), **settings), only=None)
         chosen[target] = facts_of(work)
         assert chosen[target]["recall"] >= target
     costs = [(facts["rerank_ratio"], facts["nprobe"]) for facts in chosen.values()]

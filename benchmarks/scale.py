@@ -1,0 +1,248 @@
+"""A run over made corpora of growing size with made embeddings: what a chunk costs in each stage, and what is held.
+
+python -m benchmarks.scale --chunks 10000 100000 1000000
+python -m benchmarks.scale --chunks 100000 --workers 1 2 --repeats 3
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import multiprocessing
+import os
+import shutil
+import statistics
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow.parquet as pq
+
+from benchmarks import made
+from benchmarks.measure import own_bytes
+from etl import pipeline
+from etl.docstrings import train_tokenizer
+from etl.engine import Engine, local_engine
+from etl.inputs import Input
+from etl.job import Job, prepare
+from etl.recipe import Recipe, resolved_yaml
+from etl.work import STAGES
+from nextlong.config import Chunking, Embedding, Indexing, Synthesis
+
+_CHUNKS_A_LONG_DOCUMENT = 250  # so many chunks of the corpus for each wanted
+
+
+@dataclasses.dataclass
+class Use:
+    """What some processes used, by stage."""
+
+    most_bytes: dict[str, int] = dataclasses.field(default_factory=Counter)
+    """Held by any of them for itself."""
+    cpu_seconds: dict[str, float] = dataclasses.field(default_factory=Counter)
+    """Of all of them."""
+    _last: dict[int, float] = dataclasses.field(default_factory=dict)
+
+    def note(self, stage: str, process: psutil.Process) -> None:
+        """Count what a process has used since it was last noted."""
+        with contextlib.suppress(psutil.Error):  # it has ended
+            times, memory = process.cpu_times(), own_bytes(process)
+            spent = times.user + times.system
+            self.cpu_seconds[stage] += spent - self._last.get(process.pid, 0.0)
+            self._last[process.pid] = spent
+            self.most_bytes[stage] = max(self.most_bytes[stage], memory)
+
+
+@dataclasses.dataclass
+class Run:
+    """What a run took."""
+
+    seconds: dict[str, float]
+    """By stage."""
+    amounts: dict[str, int]
+    """What each stage does: of mine the meta-chunks, of interleave and pack the chunks in long documents."""
+    workers: Use
+    driver: Use
+    """Of this process, which is driver and scheduler."""
+    num_tasks: int
+    """The most that the scheduler held at once."""
+    disk_bytes: int
+    load: float
+    """What else ran: the machine's load before."""
+    index: dict[str, Any]
+
+
+Runs = dict[tuple[int, int], list[Run]]
+"""By number of chunks and of workers."""
+
+
+def main() -> None:
+    """Print the tables."""
+    options = _options()
+    runs: Runs = {}
+    for num_chunks in options.chunks:
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            started = time.perf_counter()
+            num_topics = _alone(_prepare, Path(folder), num_chunks, options)
+            print(f"{num_chunks:,} chunks: corpus made in {time.perf_counter() - started:.0f} s", flush=True)
+            for _ in range(options.repeats):
+                for workers in options.workers:
+                    run = _alone(_measure, Path(folder), num_chunks, workers, num_topics, options)
+                    runs.setdefault((num_chunks, workers), []).append(run)
+                    print(_describe(run, workers), flush=True)
+    for table in (_costs(runs), _memory(runs), *([_speedups(runs, options)] if len(options.workers) > 1 else [])):
+        print("\n" + "\n".join(table))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--chunks", type=int, nargs="+", default=[10_000, 100_000], help="sizes of the corpora")
+    parser.add_argument("--workers", type=int, nargs="+", default=[2], help="numbers of workers")
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--dimensions", type=int, default=128)
+    parser.add_argument("--granularity-chars", type=int, default=1_024)
+    parser.add_argument("--target", type=int, default=32_768, help="tokens of a long document")
+    parser.add_argument("--factory", default="auto", help="of the index")
+    parser.add_argument("--folder", help="where to make the files; default: the system's temporary folder")
+    return parser.parse_args()
+
+
+def _alone(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call in a process of its own: what an earlier call left in memory is not counted."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def _prepare(folder: Path, num_chunks: int, options: argparse.Namespace) -> int:
+    """Make corpus, tokenizer, and files in the place of a model's; returns the number of topics."""
+    corpus, model = folder / "corpus", folder / "model"
+    corpus.mkdir()
+    model.mkdir()
+    num_topics = made.write_corpus(corpus, num_chunks, options.granularity_chars)
+    some = pq.read_table(min(corpus.iterdir()), columns=["text"])["text"].slice(0, 1_000).to_pylist()
+    train_tokenizer(some, folder / "tokenizer.json", 16_384)
+    (model / "model.onnx").touch()
+    for name in ("tokenizer.json", "config.json"):
+        (model / name).write_text("{}")
+    return num_topics
+
+
+def _measure(folder: Path, num_chunks: int, workers: int, num_topics: int, options: argparse.Namespace) -> Run:
+    load = os.getloadavg()[0]
+    recipe = Recipe(
+        input=Input(path=str(folder / "corpus"), source="source"),
+        output=str(folder / "work"),
+        tokenizer=str(folder / "tokenizer.json"),
+        chunking=Chunking(granularity_chars=options.granularity_chars),
+        embedding=Embedding(model=str(folder / "model")),
+        index=Indexing(factory=options.factory),
+        synthesis=Synthesis(
+            target_length_tokens=options.target, num_samples=max(1, num_chunks // _CHUNKS_A_LONG_DOCUMENT)
+        ),
+    )
+    job = prepare(recipe)
+    job.work.claim(resolved_yaml(recipe), "")
+    with local_engine(workers) as engine, _watching(job, engine) as (worker_use, driver_use, num_tasks):
+        pipeline.run(job, engine, only="read")
+        pipeline.run(job, engine, only="chunk")
+        made.embed(job, engine, options.dimensions, num_topics)
+        summary = pipeline.run(job, engine)["stages"]
+    num_bytes = sum(path.stat().st_size for path in job.work.path.rglob("*") if path.is_file())
+    shutil.rmtree(job.work.path)
+    stages = [stage for stage in STAGES if stage != "embed"]
+    seconds = {stage: summary[stage]["seconds"] for stage in stages}
+    in_long_documents = summary["interleave"]["account"]["chunks"]["kept"]
+    amounts = dict.fromkeys(stages, summary["chunk"]["rows"])
+    amounts |= {"mine": summary["mine"]["rows"], "interleave": in_long_documents, "pack": in_long_documents}
+    values = summary["index"]["values"]
+    facts = {name: values.get(name) for name in ("factory", "nprobe", "recall", "recall_top_k")}
+    return Run(seconds, amounts, worker_use, driver_use, max(num_tasks), num_bytes, load, facts)
+
+
+@contextlib.contextmanager
+def _watching(job: Job, engine: Engine) -> Iterator[tuple[Use, Use, list[int]]]:
+    """What the workers and this process use while the block runs, and how many tasks the scheduler holds."""
+    workers, driver, num_tasks = Use(), Use(), [0]
+    scheduler = engine.client.cluster.scheduler if engine.client else None
+    this, done = psutil.Process(), threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.1):
+            stage = next((name for name in STAGES if not job.work[name].manifest_file.exists()), "pack")
+            driver.note(stage, this)
+            for process in this.children(recursive=True):
+                workers.note(stage, process)
+            num_tasks.append(len(scheduler.tasks) if scheduler else 0)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield workers, driver, num_tasks
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _describe(run: Run, workers: int) -> str:
+    facts = run.index
+    return (
+        f"  {workers} workers, {sum(run.seconds.values()):,.1f} s, load before {run.load:.1f}, {facts['factory']}, "
+        f"nprobe {facts['nprobe']}, recall {facts['recall']:.3f}, {run.disk_bytes / 2**30:.2f} GiB, "
+        + ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in run.seconds.items())
+    )
+
+
+def _costs(runs: Runs) -> Iterator[str]:
+    """A chunk of mine is a meta-chunk, of interleave and pack one in a long document; the smallest of the repeats.
+
+    Processor time is steadier than seconds where others use the machine too.
+    """
+    stages = list(next(iter(runs.values()))[0].seconds)
+    for title, cost in (
+        ("us a chunk", lambda run, workers, stage: workers * run.seconds[stage]),
+        ("worker cpu us", lambda run, workers, stage: run.workers.cpu_seconds[stage]),
+        ("driver cpu us", lambda run, workers, stage: run.driver.cpu_seconds[stage]),
+    ):
+        yield _head(title, stages)
+        for (num_chunks, workers), some in runs.items():
+            costs = [min(cost(run, workers, stage) / run.amounts[stage] for run in some) for stage in stages]
+            yield _row(num_chunks, workers, [f"{1e6 * each:,.1f}" for each in costs])
+
+
+def _memory(runs: Runs) -> Iterator[str]:
+    for title, use in (("MiB, worker", lambda run: run.workers), ("MiB, driver", lambda run: run.driver)):
+        yield _head(title, STAGES)
+        for (num_chunks, workers), some in runs.items():
+            peaks = [max(use(run).most_bytes[stage] for run in some) / 2**20 for stage in STAGES]
+            yield _row(num_chunks, workers, [f"{peak:,.0f}" for peak in peaks])
+    for (num_chunks, workers), some in runs.items():
+        yield f"{num_chunks:,} chunks, {workers} workers: {max(run.num_tasks for run in some)} tasks at once"
+
+
+def _speedups(runs: Runs, options: argparse.Namespace) -> Iterator[str]:
+    """How many times as fast the last number of workers is as the first."""
+    few, many = options.workers[0], options.workers[-1]
+    yield _head(f"{many} / {few} workers", next(iter(runs.values()))[0].seconds)
+    for num_chunks in options.chunks:
+        slow, fast = (_medians(runs[num_chunks, workers]) for workers in (few, many))
+        yield _row(num_chunks, many, [f"{slow[stage] / fast[stage]:.2f}" for stage in slow])
+
+
+def _medians(some: Sequence[Run]) -> dict[str, float]:
+    return {stage: statistics.median(run.seconds[stage] for run in some) for stage in some[0].seconds}
+
+
+def _head(title: str, stages: Sequence[str] | dict[str, float]) -> str:
+    return f"{title:>14} {'workers':>8}" + "".join(f"{stage:>11}" for stage in stages)
+
+
+def _row(num_chunks: int, workers: int, cells: list[str]) -> str:
+    return f"{num_chunks:>14,} {workers:>8}" + "".join(f"{cell:>11}" for cell in cells)
+
+
+if __name__ == "__main__":
+    main()
