@@ -7,13 +7,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
 import dask
 from tqdm.auto import tqdm
 
 from etl.cluster import Cluster, started
-from etl.parts import Part, describe, finished, perform, with_arguments
+from etl.parts import DISK_FULL, Part, describe, finished, perform, with_arguments
 from nextlong.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,11 @@ _WORKER_SETTINGS = {
     # Dask has freed memory given back at 64 KiB; arrays that come and go then cost more than twice their computation.
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+}
+
+_LOCAL_SETTINGS = _WORKER_SETTINGS | {
+    # A worker that misses a heartbeat while all end would print a traceback on our screen.
+    "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",
 }
 
 
@@ -55,7 +61,8 @@ class Engine:
         """The markers of all parts, in their order; finished ones are compared with their checksums, and not run again.
 
         resource: such as GPU; where some workers were started with it, they alone run the parts, one each at a time.
-        An error in one part lets the others finish. Then UserError for a user's mistake, else StageFailed.
+        An error in one part lets the others finish, unless the disk is full. Then UserError for a user's mistake, else
+        StageFailed.
         """
         is_there = [finished(part) is not None for part in parts]
         if any(is_there):
@@ -73,7 +80,9 @@ class Engine:
                 bar.update(0 if is_there[place] else weights[place])
                 if "error" in outcome:
                     log.error("%s, %s: %s", doing, outcome["part"], outcome["error"])
-        _raise(doing, [marker for marker in markers if "error" in marker], len(parts))
+                    if outcome["error"].startswith(DISK_FULL):  # as it would be for all that follow
+                        break
+        _raise(doing, markers)
         return markers
 
     def _outcomes(
@@ -142,6 +151,8 @@ class Engine:
 
         def submit() -> Any:
             key = waiting.pop()
+            if client.status != "running":  # it would wait for ever
+                raise self._lost()
             return client.submit(function, items[by_key[key]], key=key, pure=False, resources=demand)
 
         running: Any = as_completed([submit() for _ in range(min(window, len(waiting)))])
@@ -153,12 +164,21 @@ class Engine:
         finally:
             client.cancel(list(running.futures))
 
-    @staticmethod
-    def _result(future: Any) -> Any:
+    def _result(self, future: Any) -> Any:
+        from distributed.comm import CommClosedError
+
         try:
             return future.result()
+        except (CancelledError, CommClosedError) as error:  # so ends all that a lost scheduler had in hand
+            raise self._lost() from error
         except Exception as error:
             return error
+
+    def _lost(self) -> StageFailed:
+        return StageFailed(
+            "the connection to the Dask scheduler was lost. Finished parts are kept: when a scheduler and workers run "
+            "again, run the same command again to go on (with the new --scheduler address if it changed)."
+        )
 
 
 def _is_killed(outcome: Any) -> bool:
@@ -170,16 +190,17 @@ def _is_killed(outcome: Any) -> bool:
     return isinstance(outcome, KilledWorker)
 
 
-def _raise(doing: str, errors: list[dict[str, Any]], num_parts: int) -> None:
+def _raise(doing: str, markers: list[dict[str, Any]]) -> None:
+    errors = [marker for marker in markers if "error" in marker]
     mistakes = [error for error in errors if error["is_users"]]
     if mistakes:
         more = f" ({len(mistakes) - 1} more parts have such errors; see run.log.)" if len(mistakes) > 1 else ""
         raise UserError(mistakes[0]["error"] + more)
     if errors:
-        first = errors[0]
+        first, num_finished = errors[0], sum("files" in marker for marker in markers)
         raise StageFailed(
-            f"{doing}: {len(errors)} of {num_parts} parts failed, the first is {first['part']}: {first['error']}. "
-            f"The {num_parts - len(errors)} finished parts are kept; run the same command again to go on."
+            f"{doing}: {len(errors)} of {len(markers)} parts failed, the first is {first['part']}: {first['error']}. "
+            f"The {num_finished} finished parts are kept; run the same command again to go on."
         )
 
 
@@ -191,7 +212,7 @@ def local_engine(workers: int, *, progress: bool = False) -> Iterator[Engine]:
         return
     from distributed import Client, LocalCluster
 
-    with dask.config.set(_WORKER_SETTINGS), _interrupts_ignored():
+    with dask.config.set(_LOCAL_SETTINGS), _interrupts_ignored():
         cluster = LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
@@ -242,7 +263,8 @@ def started_engine(cluster: Cluster, *, progress: bool = False) -> Iterator[Engi
     """An engine on a cluster that is started for it and ended after it. Raises UserError when it does not start."""
     from distributed import Client
 
-    with dask.config.set(_WORKER_SETTINGS), contextlib.ExitStack() as running:  # workers may come later, too
+    settings = _LOCAL_SETTINGS if cluster.kind == "LocalCluster" else _WORKER_SETTINGS
+    with dask.config.set(settings), contextlib.ExitStack() as running:  # workers may come later, too
         with _interrupts_ignored():
             made = running.enter_context(started(cluster))
         yield Engine(running.enter_context(Client(made)), progress=progress)

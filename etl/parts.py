@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from nextlong.accounting import Account
 from nextlong.errors import UserError
 
 MARKER = ".ok.json"
+DISK_FULL = "the disk is full"
 _TEMPORARY = ".tmp"
 
 
@@ -75,7 +77,7 @@ def perform(part: Part) -> dict[str, Any]:
 def describe(error: BaseException) -> str:
     """An error that is nobody's mistake, for a person: what happened, and what to do where that is known."""
     if "No space left on device" in str(error):
-        return f"the disk is full ({error}): free some space"
+        return f"{DISK_FULL} ({error}): free some space"
     return f"{type(error).__name__}: {error}"
 
 
@@ -117,8 +119,11 @@ def _run(part: Part) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
-    """A temporary path to write to; on leaving without an error it is synced to disk and becomes `path`."""
-    aside = path.with_name(f"{path.name}.{os.getpid()}{_TEMPORARY}")
+    """A temporary path to write to; on leaving without an error it is synced to disk and becomes `path`.
+
+    Each call has a path of its own: of two that write one file at once, the last to end wins, whole.
+    """
+    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}{_TEMPORARY}")  # two hosts or threads may write one part
     try:
         yield aside
         with open(aside, "rb+") as file:
