@@ -133,6 +133,29 @@ def written_aside(path: Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def folder_aside(path: Path) -> Iterator[Path]:
+    """A temporary folder to write to; on leaving without an error each of its files is synced and moves to `path`."""
+    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}{_TEMPORARY}")
+    aside.mkdir()
+    try:
+        yield aside
+        for written in sorted(aside.iterdir()):
+            with open(written, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(written, path / written.name)
+    finally:
+        discard(aside)
+
+
+def discard(path: Path) -> None:
+    """Delete a file, or a folder with all in it, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def write_table(path: Path, table: pa.Table, *, rows_per_group: int = 65_536) -> None:
     """Write a table as Parquet (zstd-3, plain encoding): the same table gives the same bytes."""
     with written_aside(path) as aside:
@@ -185,5 +208,5 @@ def file_facts(path: Path) -> dict[str, Any]:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """Temporary files that an interrupted run left anywhere below a folder."""
+    """Temporary files and folders that an interrupted run left anywhere below a folder."""
     return sorted(folder.rglob(f"*{_TEMPORARY}"))

@@ -46,7 +46,7 @@ def test_a_scheduler_that_runs_already_gives_them_too(make_recipe: MakeRecipe) -
 @pytest.mark.parametrize(
     ("cluster", "message"),
     [
-        (Cluster(kind="SLURMCluster"), r"cluster\.kind is SLURMCluster, but its package is not installed"),
+        (Cluster(kind="KubeCluster"), r"cluster\.kind is KubeCluster, but its package is not installed"),
         (Cluster(kind="LocalCUDACluster"), "pip install dask-cuda"),
         (Cluster(kind="LocalCluster", options={"n_wrkers": 2}), r"the cluster did not start: LocalCluster\(n_wrkers\)"),
     ],

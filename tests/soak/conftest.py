@@ -14,7 +14,7 @@ from etl.work import Work
 from nextlong.config import Chunking, Embedding, Indexing, Mining, Packing, Synthesis
 from tests.conftest import TARGET, make_texts
 from tests.etl.test_pipeline import data_files
-from tests.soak.processes import Run
+from tests.processes import Run
 
 _NUM_DOCUMENTS = 1500
 

@@ -15,7 +15,7 @@ import yaml
 from distributed import Client
 
 from etl.preflight import check_workers
-from tests.soak.processes import Run, free_port, until
+from tests.processes import Run, free_port, until
 
 Check = Callable[..., None]
 DOCS = Path(__file__).parents[2] / "docs" / "cluster.md"
@@ -52,7 +52,15 @@ def ssh(tmp_path: Path) -> Iterator[dict[str, Any]]:
     (tmp_path / "sshd_config").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
     command = [sshd, "-D", "-e", "-f", str(tmp_path / "sshd_config")]
     if os.getuid() == 0 and not Path("/run/sshd").exists():  # for root it insists on that folder
-        command = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /run; mkdir /run/sshd; exec "$@"', "", *command]
+        command = [
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            'mount -t tmpfs none /run; mkdir /run/sshd; exec "$@"',
+            "",
+            *command,
+        ]
     with open(tmp_path / "sshd.txt", "w") as screen, subprocess.Popen(command, stderr=screen) as server:
         try:
             said = (tmp_path / "sshd.txt").read_text

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from etl.work import STAGES
-from tests.soak.processes import ByHand, Run, frozen, until
+from tests.processes import ByHand, Run, frozen, until
 
 Check = Callable[[], None]
 

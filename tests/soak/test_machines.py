@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from etl.work import FOLDERS, STAGES
-from tests.soak.processes import ByHand, Run
+from tests.processes import ByHand, Run
 
 Check = Callable[..., None]
 _DISK = "1100m"  # a run is refused on a disk with less than 1 GiB left
