@@ -38,6 +38,7 @@ _WORKER_SETTINGS = {
 _LOCAL_SETTINGS = _WORKER_SETTINGS | {
     # A worker that misses a heartbeat while all end would print a traceback on our screen.
     "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",
+    "distributed.worker.preload": [__name__],  # for dask_setup
 }
 
 
@@ -224,9 +225,15 @@ def local_engine(workers: int, *, progress: bool = False) -> Iterator[Engine]:
         yield Engine(client, progress=progress)
 
 
+def dask_setup(_worker: Any) -> None:
+    """A local worker process ignores Ctrl-C, which a terminal sends to all of them: the driver ends it."""
+    if threading.current_thread() is threading.main_thread():  # else it is a thread of the driver
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 @contextlib.contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    """Processes started meanwhile ignore Ctrl-C, which a terminal sends to all of them: the driver ends them."""
+    """Processes started meanwhile ignore Ctrl-C from their first moment on; those that replace them, a little later."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

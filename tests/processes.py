@@ -1,4 +1,4 @@
-"""Runs, schedulers and workers as processes of their own: started, watched, killed, and what they left on the screen."""
+"""Runs, schedulers and workers as processes of their own: started, watched, killed, and what their screens say."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""A corpus of many small parts in every stage, the bytes of an undisturbed run, and a recipe file for each disturbed."""
+"""A corpus of many small parts, the bytes of an undisturbed run, and a recipe file for each that is disturbed."""
 
 import dataclasses
 from collections.abc import Callable

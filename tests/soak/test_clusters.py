@@ -52,15 +52,8 @@ def ssh(tmp_path: Path) -> Iterator[dict[str, Any]]:
     (tmp_path / "sshd_config").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
     command = [sshd, "-D", "-e", "-f", str(tmp_path / "sshd_config")]
     if os.getuid() == 0 and not Path("/run/sshd").exists():  # for root it insists on that folder
-        command = [
-            "unshare",
-            "--mount",
-            "sh",
-            "-c",
-            'mount -t tmpfs none /run; mkdir /run/sshd; exec "$@"',
-            "",
-            *command,
-        ]
+        seen_by_sshd_alone = 'mount -t tmpfs none /run; mkdir /run/sshd; exec "$@"'
+        command = ["unshare", "--mount", "sh", "-c", seen_by_sshd_alone, "", *command]
     with open(tmp_path / "sshd.txt", "w") as screen, subprocess.Popen(command, stderr=screen) as server:
         try:
             said = (tmp_path / "sshd.txt").read_text

@@ -1,6 +1,8 @@
 """Whatever is killed or stands still, in whatever stage: the bytes of an undisturbed run."""
 
+import os
 import random
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -125,4 +127,18 @@ def test_a_worker_stands_still_until_it_is_given_up_and_wakes(recipe_file: Path,
             until(lambda: "Worker failed to heartbeat" in cluster.log, "the scheduler to give the worker up")
             assert run.is_at("mine")
         run.wait()
+    check()
+
+
+def test_ctrl_c_after_a_worker_was_replaced_ends_in_one_sentence(recipe_file: Path, check: Check) -> None:
+    run = Run(recipe_file, "--workers", 2)
+    run.reach("embed")
+    first = {worker.pid for worker in run.workers()}
+    os.kill(min(first), signal.SIGKILL)
+    run.until(lambda: len({worker.pid for worker in run.workers()} - first) > 0, "the new worker")
+    run.reach("mine")
+    time.sleep(1)
+    os.killpg(run.process.pid, signal.SIGINT)  # as a terminal does
+    assert run.wait(130).splitlines()[-1].startswith("nextlong: interrupted; finished parts are kept")
+    Run(recipe_file, "--workers", 2).wait()
     check()
