@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from etl.work import FOLDERS, STAGES
-from tests.processes import ByHand, Run
+from tests.processes import ByHand, Run, frozen
 
 Check = Callable[..., None]
 _DISK = "1100m"  # a run is refused on a disk with less than 1 GiB left
@@ -47,7 +47,9 @@ def test_the_disk_fills_up_and_is_emptied(
     recipe_file.write_text(yaml.safe_dump(yaml.safe_load(recipe_file.read_text()) | {"output": str(work)}))
     run = Run(recipe_file, "--workers", workers)
     run.until((work / FOLDERS[stage] / "stage.json").exists, stage)
-    _fill(small_disk)
+    with frozen(run.process.pid, *[worker.pid for worker in run.workers()]):
+        assert run.is_at(stage)
+        _fill(small_disk)
     screen = run.wait(1)
     last = screen.splitlines()[-1]
     assert "the disk is full" in last
