@@ -13,7 +13,7 @@ import pytest
 from etl import pipeline
 from etl.engine import Engine
 from etl.lock import locked
-from etl.parts import MARKER
+from etl.parts import MARKER, written_aside
 from etl.recipe import Recipe, resolved_yaml
 from etl.verify import damaged_files
 from etl.work import FOLDERS, STAGES, Work
@@ -135,6 +135,26 @@ def test_a_killed_worker_and_then_a_killed_command_leave_the_same_bytes(
     assert not psutil.wait_procs(workers, timeout=30)[1], "workers outlive the command"
     Run(recipe_file, "--workers", 2).wait()
     assert data_files(Work.open(tmp_path / "work")) == undisturbed
+
+
+def test_two_that_write_one_file_at_once_do_not_mix(tmp_path: Path) -> None:
+    path = tmp_path / "part-00000.npy"
+    with written_aside(path) as first, written_aside(path) as second:
+        first.write_bytes(b"first")
+        second.write_bytes(b"second")
+    assert path.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_half_written_files_and_folders_are_cleared(make_recipe: MakeRecipe) -> None:
+    work, _ = run(make_recipe(mining={"retrieval": "bm25", "near_duplicate_similarity": None}))
+    half = work.path / "4-index" / "bm25.0123.tmp"
+    half.mkdir()
+    (half / "words.npy").write_bytes(b"half")
+    (work.path / "3-embeddings" / "part-00000.npy.0123.tmp").write_bytes(b"half")
+    pipeline.start(make_recipe(mining={"retrieval": "bm25", "near_duplicate_similarity": None}))
+    assert not list(work.path.rglob("*.tmp"))
+    assert list((work.path / "4-index" / "bm25").iterdir())
 
 
 def test_a_lock_is_free_after_its_block_and_after_an_error(tmp_path: Path) -> None:
