@@ -129,7 +129,8 @@ class Engine:
         """What a task asks of its worker: 1 of the resource where any worker has it, else nothing."""
         if self._client is None or resource is None:
             return None
-        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        with self._answering():
+            workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
         return {resource: 1} if any(worker["resources"].get(resource) for worker in workers) else None
 
     def _completed(
@@ -148,13 +149,13 @@ class Engine:
 
         by_key = {f"{name}-{place}-{time.monotonic_ns()}": place for place, name in enumerate(names)}
         waiting = list(reversed(by_key))
-        window = _TASKS_A_THREAD * max(1, sum(client.nthreads().values()))
+        with self._answering():
+            window = _TASKS_A_THREAD * max(1, sum(client.nthreads().values()))
 
         def submit() -> Any:
             key = waiting.pop()
-            if client.status != "running":  # it would wait for ever
-                raise self._lost()
-            return client.submit(function, items[by_key[key]], key=key, pure=False, resources=demand)
+            with self._answering():
+                return client.submit(function, items[by_key[key]], key=key, pure=False, resources=demand)
 
         running: Any = as_completed([submit() for _ in range(min(window, len(waiting)))])
         try:
@@ -174,6 +175,16 @@ class Engine:
             raise self._lost() from error
         except Exception as error:
             return error
+
+    @contextlib.contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Raises StageFailed where the scheduler is gone: what is sent to it meanwhile would wait for ever."""
+        if self._client is not None and self._client.status != "running":
+            raise self._lost()
+        try:
+            yield
+        except OSError as error:  # Dask's CommClosedError is one
+            raise self._lost() from error
 
     def _lost(self) -> StageFailed:
         return StageFailed(
