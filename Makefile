@@ -3,13 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMPS := .venv/stamps
 
-.PHONY: demo test lint bench clean-venv
+.PHONY: demo test soak lint bench clean-venv
 
 demo: $(STAMPS)/demo
 	$(BIN)/nextlong demo
 
 test: $(STAMPS)/dev lint
 	$(BIN)/python -m pytest
+
+soak: $(STAMPS)/soak
+	$(BIN)/python -m pytest -rs --timeout=900 tests/soak
 
 lint: $(STAMPS)/dev
 	$(BIN)/ruff check .
@@ -28,6 +31,10 @@ $(STAMPS)/dev: setup.cfg constraints.txt | .venv
 	@echo "setting up .venv, once: PyTorch and the other packages are downloaded (README.md says how much)"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	mkdir -p $(STAMPS) && touch $@ $(STAMPS)/demo
+
+$(STAMPS)/soak: $(STAMPS)/dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,cluster]'
+	touch $@
 
 .venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say which: make PYTHON=python3.11 ...")'

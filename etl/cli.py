@@ -216,6 +216,8 @@ def _demo(options: argparse.Namespace, _: list[str]) -> int:
     recipe, about = demo.make_recipe(options.out, options.documents)
     _log_to(options.out)
     _show(about)
+    if options.workers:
+        _file_dask_log()
     with local_engine(options.workers, progress=sys.stderr.isatty()) as engine:
         _show(demo.run(recipe, engine))
     _show(demo.what_next(options.out))
@@ -309,6 +311,8 @@ def _engine(options: argparse.Namespace, recipe: "Recipe") -> "contextlib.Abstra
     from etl.engine import local_engine, scheduler_engine, started_engine
 
     progress = sys.stderr.isatty()
+    if options.workers != 0:
+        _file_dask_log()
     if options.scheduler:
         return scheduler_engine(options.scheduler, progress=progress)
     if options.workers is None and recipe.cluster is not None:
@@ -358,9 +362,25 @@ def _check_workers(workers: int | None) -> None:
 
 def _log_to(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(folder / "run.log", encoding="utf-8")
+    _log_with(_log_file(folder / "run.log"))
+
+
+def _log_file(path: Path) -> logging.Handler:
+    handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    _log_with(handler)
+    return handler
+
+
+def _file_dask_log() -> None:
+    """What Dask warns of, such as a worker that died, goes to run.log and not between the lines on the screen."""
+    import distributed  # noqa: F401  which gives its loggers handlers
+
+    files = [handler for handler in logging.getLogger("etl").handlers if isinstance(handler, logging.FileHandler)]
+    for name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]:
+        logger = logging.getLogger(name)
+        if logger.handlers:
+            logger.handlers = [_log_file(Path(file.baseFilename)) for file in files]  # of its own: Dask sets its level
+            logger.setLevel(logging.WARNING)
 
 
 def _log_with(handler: logging.Handler) -> None:
@@ -385,6 +405,14 @@ def _failure(error: Exception, verb: str) -> str:
 def _complain(status: int, message: str) -> int:
     log.error("nextlong: %s", message)
     return status
+
+
+class _LogFile(logging.FileHandler):
+    """A log file that gives up a line where it cannot be written: the screen has it, and says why."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
 
 
 class _Console(logging.Handler):

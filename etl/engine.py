@@ -8,13 +8,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
 import dask
 from tqdm.auto import tqdm
 
 from etl.cluster import DASHBOARD, Cluster, started
-from etl.parts import Part, describe, finished, perform, with_arguments
+from etl.parts import DISK_FULL, Part, describe, finished, perform, with_arguments
 from nextlong.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,12 @@ _WORKER_SETTINGS = {
     # Dask has freed memory given back at 64 KiB; arrays that come and go then cost more than twice their computation.
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+}
+
+_LOCAL_SETTINGS = _WORKER_SETTINGS | {
+    # A worker that misses a heartbeat while all end would print a traceback on our screen.
+    "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",
+    "distributed.worker.preload": [__name__],  # for dask_setup
 }
 
 
@@ -65,7 +72,8 @@ class Engine:
         """The markers of all parts, in their order; finished ones are compared with their checksums, and not run again.
 
         resource: such as GPU; where some workers were started with it, they alone run the parts, one each at a time.
-        An error in one part lets the others finish. Then UserError for a user's mistake, else StageFailed.
+        An error in one part lets the others finish, unless the disk is full. Then UserError for a user's mistake, else
+        StageFailed.
         """
         is_there = [finished(part) is not None for part in parts]
         if any(is_there):
@@ -83,7 +91,9 @@ class Engine:
                 bar.update(0 if is_there[place] else weights[place])
                 if "error" in outcome:
                     log.error("%s, %s: %s", doing, outcome["part"], outcome["error"])
-        _raise(doing, [marker for marker in markers if "error" in marker], len(parts))
+                    if outcome["error"].startswith(DISK_FULL):  # as it would be for all that follow
+                        break
+        _raise(doing, markers)
         return markers
 
     def _outcomes(
@@ -129,7 +139,8 @@ class Engine:
         """What a task asks of its worker: 1 of the resource where any worker has it, else nothing."""
         if self._client is None or resource is None:
             return None
-        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        with self._answering():
+            workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
         return {resource: 1} if any(worker["resources"].get(resource) for worker in workers) else None
 
     def _completed(
@@ -148,11 +159,13 @@ class Engine:
 
         by_key = {f"{name}-{place}-{time.monotonic_ns()}": place for place, name in enumerate(names)}
         waiting = list(reversed(by_key))
-        window = _TASKS_A_THREAD * max(1, sum(client.nthreads().values()))
+        with self._answering():
+            window = _TASKS_A_THREAD * max(1, sum(client.nthreads().values()))
 
         def submit() -> Any:
             key = waiting.pop()
-            return client.submit(function, items[by_key[key]], key=key, pure=False, resources=demand)
+            with self._answering():
+                return client.submit(function, items[by_key[key]], key=key, pure=False, resources=demand)
 
         running: Any = as_completed([submit() for _ in range(min(window, len(waiting)))])
         try:
@@ -163,12 +176,31 @@ class Engine:
         finally:
             client.cancel(list(running.futures))
 
-    @staticmethod
-    def _result(future: Any) -> Any:
+    def _result(self, future: Any) -> Any:
+        from distributed.comm import CommClosedError
+
         try:
             return future.result()
+        except (CancelledError, CommClosedError) as error:  # so ends all that a lost scheduler had in hand
+            raise self._lost() from error
         except Exception as error:
             return error
+
+    @contextlib.contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Raises StageFailed where the scheduler is gone: what is sent to it meanwhile would wait for ever."""
+        if self._client is not None and self._client.status != "running":
+            raise self._lost()
+        try:
+            yield
+        except OSError as error:  # Dask's CommClosedError is one
+            raise self._lost() from error
+
+    def _lost(self) -> StageFailed:
+        return StageFailed(
+            "the connection to the Dask scheduler was lost. Finished parts are kept: when a scheduler and workers run "
+            "again, run the same command again to go on (with the new --scheduler address if it changed)."
+        )
 
 
 def _is_killed(outcome: Any) -> bool:
@@ -180,16 +212,17 @@ def _is_killed(outcome: Any) -> bool:
     return isinstance(outcome, KilledWorker)
 
 
-def _raise(doing: str, errors: list[dict[str, Any]], num_parts: int) -> None:
+def _raise(doing: str, markers: list[dict[str, Any]]) -> None:
+    errors = [marker for marker in markers if "error" in marker]
     mistakes = [error for error in errors if error["is_users"]]
     if mistakes:
         more = f" ({len(mistakes) - 1} more parts have such errors; see run.log.)" if len(mistakes) > 1 else ""
         raise UserError(mistakes[0]["error"] + more)
     if errors:
-        first = errors[0]
+        first, num_finished = errors[0], sum("files" in marker for marker in markers)
         raise StageFailed(
-            f"{doing}: {len(errors)} of {num_parts} parts failed, the first is {first['part']}: {first['error']}. "
-            f"The {num_parts - len(errors)} finished parts are kept; run the same command again to go on."
+            f"{doing}: {len(errors)} of {len(markers)} parts failed, the first is {first['part']}: {first['error']}. "
+            f"The {num_finished} finished parts are kept; run the same command again to go on."
         )
 
 
@@ -201,7 +234,7 @@ def local_engine(workers: int, *, progress: bool = False) -> Iterator[Engine]:
         return
     from distributed import Client, LocalCluster
 
-    with dask.config.set(_WORKER_SETTINGS), _interrupts_ignored():
+    with dask.config.set(_LOCAL_SETTINGS), _interrupts_ignored():
         cluster = LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
@@ -213,9 +246,15 @@ def local_engine(workers: int, *, progress: bool = False) -> Iterator[Engine]:
         yield Engine(client, progress=progress)
 
 
+def dask_setup(_worker: Any) -> None:
+    """A local worker process ignores Ctrl-C, which a terminal sends to all of them: the driver ends it."""
+    if threading.current_thread() is threading.main_thread():  # else it is a thread of the driver
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 @contextlib.contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    """Processes started meanwhile ignore Ctrl-C, which a terminal sends to all of them: the driver ends them."""
+    """Processes started meanwhile ignore Ctrl-C from their first moment on; those that replace them, a little later."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -261,7 +300,8 @@ def started_engine(cluster: Cluster, *, progress: bool = False) -> Iterator[Engi
     """An engine on a cluster that is started for it and ended after it. Raises UserError when it does not start."""
     from distributed import Client
 
-    with dask.config.set(_WORKER_SETTINGS), contextlib.ExitStack() as running:  # workers may come later, too
+    settings = _LOCAL_SETTINGS if cluster.kind == "LocalCluster" else _WORKER_SETTINGS
+    with dask.config.set(settings), contextlib.ExitStack() as running:  # workers may come later, too
         with _interrupts_ignored():
             made = running.enter_context(started(cluster))
         yield Engine(running.enter_context(Client(made)), progress=progress)

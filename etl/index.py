@@ -13,8 +13,6 @@ index, and until the stage is finished its inverted lists once more. BM25 is bui
 
 import dataclasses
 import logging
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -29,7 +27,7 @@ from etl import quarantine
 from etl.engine import Engine
 from etl.job import Job
 from etl.lookup import RowStore, document_texts, documents_of, embedding_store, row_store
-from etl.parts import PartResult, finished, read_array, write_array, write_json, written_aside
+from etl.parts import PartResult, finished, folder_aside, read_array, write_array, write_json, written_aside
 from etl.work import StageFolder
 from nextlong.accounting import Account
 from nextlong.bm25 import Bm25
@@ -143,12 +141,9 @@ def _words_part(folder: Path, name: str, *, chunks: Sequence[Path], units: str) 
         texts = (text for path in chunks for _, text in document_texts(path))
     index = Bm25.build(texts)
     target = folder / "bm25"
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir()
-    index.save(target)
-    for path in target.iterdir():
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
+    target.mkdir(exist_ok=True)
+    with folder_aside(target) as aside:
+        index.save(aside)
     account = Account()
     account.add(units, read=len(index), kept=len(index))
     files = sorted(f"bm25/{path.name}" for path in target.iterdir())

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from nextlong.errors import UserError
 from nextlong.folders import inside
 
 MARKER = ".ok.json"
+DISK_FULL = "the disk is full"
 _TEMPORARY = ".tmp"
 
 
@@ -76,7 +78,7 @@ def perform(part: Part) -> dict[str, Any]:
 def describe(error: BaseException) -> str:
     """An error that is nobody's mistake, for a person: what happened, and what to do where that is known."""
     if "No space left on device" in str(error):
-        return f"the disk is full ({error}): free some space"
+        return f"{DISK_FULL} ({error}): free some space"
     return f"{type(error).__name__}: {error}"
 
 
@@ -123,10 +125,10 @@ def _run(part: Part) -> dict[str, Any]:
 def written_aside(path: Path) -> Iterator[Path]:
     """A temporary path to write to; on leaving without an error it is synced to disk and becomes `path`.
 
-    An empty file is made there first: whoever opens it for writing follows no link that had its name.
+    An empty file is made there first: whoever opens it for writing follows no link that had its name. Each call has a
+    path of its own: of two that write one file at once, the last to end wins, whole.
     """
-    aside = path.with_name(f"{path.name}.{os.getpid()}{_TEMPORARY}")
-    aside.unlink(missing_ok=True)
+    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}{_TEMPORARY}")  # two hosts or threads may write one part
     try:
         os.close(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         yield aside
@@ -135,6 +137,29 @@ def written_aside(path: Path) -> Iterator[Path]:
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def folder_aside(path: Path) -> Iterator[Path]:
+    """A temporary folder to write to; on leaving without an error each of its files is synced and moves to `path`."""
+    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}{_TEMPORARY}")
+    aside.mkdir()
+    try:
+        yield aside
+        for written in sorted(aside.iterdir()):
+            with open(written, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(written, path / written.name)
+    finally:
+        discard(aside)
+
+
+def discard(path: Path) -> None:
+    """Delete a file, a link or a folder with all in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_table(path: Path, table: pa.Table, *, rows_per_group: int = 65_536) -> None:
@@ -202,5 +227,5 @@ def file_facts(path: Path) -> dict[str, Any]:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """Temporary files that an interrupted run left anywhere below a folder."""
+    """Temporary files and folders that an interrupted run left anywhere below a folder."""
     return sorted(folder.rglob(f"*{_TEMPORARY}"))

@@ -18,7 +18,7 @@ PACKAGES = ("nextlong", "numpy", "pyarrow", "tokenizers", "faiss-cpu", "bm25s", 
 """Those that decide bytes: a worker must have them in the driver's version."""
 _MODELS = ("onnxruntime", "onnxruntime-gpu")
 _MIN_FREE_BYTES = 2**30
-_MIN_KILLED_AT_BYTES = 8 * 2**30  # a model, a part and some mapped pages; more is told, not refused
+_MIN_STOPPED_AT_BYTES = 8 * 2**30  # a model, a part and some mapped pages; more is told, not refused
 
 
 def check_workers(client: Any, folder: Path, reads: Iterable[Path], *, wait_seconds: float = 60) -> None:
@@ -38,12 +38,12 @@ def check_workers(client: Any, folder: Path, reads: Iterable[Path], *, wait_seco
         problem = problem_of(answer, here, folder)
         if problem:
             raise UserError(f"worker {worker} cannot take part: {problem}")
-        if answer["killed_at_bytes"] is not None:
+        if answer["stopped_at_bytes"] is not None:
             log.info(
-                "worker %s is killed by Dask at %.1f GiB, mapped pages of the index included: if that happens, start "
-                "it with --memory-limit 0",
+                "worker %s is paused or killed by Dask at %.1f GiB, mapped pages of the index included: if that "
+                "happens, start it with --memory-limit 0",
                 worker,
-                answer["killed_at_bytes"] / 2**30,
+                answer["stopped_at_bytes"] / 2**30,
             )
     log.info("preflight: %d workers have the packages, the files and the folder", len(answers))
 
@@ -58,7 +58,7 @@ def examine(token: str | None, reads: list[str], dask_worker: Any = None) -> dic
         "can_write": folder is None or os.access(folder, os.W_OK),
         "missing": [path for path in reads if not os.path.exists(path)],
         "free_bytes": shutil.disk_usage(folder).free if folder and folder.is_dir() else None,
-        "killed_at_bytes": _killed_at(dask_worker),
+        "stopped_at_bytes": _stopped_at(dask_worker),
     }
 
 
@@ -85,11 +85,10 @@ def problem_of(answer: Any, here: dict[str, Any], folder: Path) -> str | None:
         return f"it does not see {answer['missing'][0]}. Put it on a file system that all machines share."
     if answer["free_bytes"] is not None and answer["free_bytes"] < _MIN_FREE_BYTES:
         return f"the disk of {folder} has {answer['free_bytes'] / 2**20:,.0f} MiB left. Free some space."
-    if answer["killed_at_bytes"] is not None and answer["killed_at_bytes"] < _MIN_KILLED_AT_BYTES:
+    if answer["stopped_at_bytes"] is not None and answer["stopped_at_bytes"] < _MIN_STOPPED_AT_BYTES:
         return (
-            f"Dask would kill it at {answer['killed_at_bytes'] / 2**30:.1f} GiB, and counts memory-mapped pages of the "
-            f"index and the embeddings as its own. Start it with --memory-limit 0, or with "
-            f"DASK_DISTRIBUTED__WORKER__MEMORY__TERMINATE=False."
+            f"Dask would pause or kill it at {answer['stopped_at_bytes'] / 2**30:.1f} GiB, and counts memory-mapped "
+            f"pages of the index and the embeddings as its own. Start it with --memory-limit 0."
         )
     return None
 
@@ -104,13 +103,14 @@ def _wait_for_one(client: Any, seconds: float) -> None:
         ) from error
 
 
-def _killed_at(worker: Any) -> int | None:
-    """The memory at which a worker's nanny kills it; None: never, or this is no worker."""
+def _stopped_at(worker: Any) -> int | None:
+    """The memory at which a worker pauses, or its nanny kills it; None: never, or this is no worker."""
     import dask
 
-    limit = worker.memory_manager.memory_limit if worker is not None and worker.nanny is not None else None
-    share = dask.config.get("distributed.worker.memory.terminate", None)
-    return int(limit * share) if limit and share else None
+    limit = worker.memory_manager.memory_limit if worker is not None else None
+    names = ["pause", "terminate"] if worker is not None and worker.nanny is not None else ["pause"]
+    shares = [dask.config.get(f"distributed.worker.memory.{name}", None) for name in names]
+    return min((int(limit * share) for share in shares if limit and share), default=None)
 
 
 def _reads(path: Path) -> str | None:

@@ -3,14 +3,13 @@
 import dataclasses
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from etl.lock import locked
-from etl.parts import MARKER, Part, leftovers, read_json, share_file, write_json
+from etl.parts import MARKER, Part, discard, leftovers, read_json, share_file, write_json
 from nextlong.accounting import Account
 from nextlong.errors import UserError
 from nextlong.folders import inside, refuse_links_out
@@ -215,7 +214,7 @@ class Work:
         with locked(self.path):
             (self.path / RECIPE_FILE).write_text(recipe_yaml)
             for path in leftovers(self.path):
-                path.unlink(missing_ok=True)
+                discard(path)
 
     def start(self, stage: str) -> StageFolder:
         """Note in the stage's folder whose it is, before its first part is written."""
@@ -281,8 +280,5 @@ def clean(path: Path, first_stage: str | None = None) -> list[Path]:
             else:
                 removed += folder.scratch()
         for found in removed:
-            if found.is_dir() and not found.is_symlink():
-                shutil.rmtree(found)
-            else:
-                found.unlink(missing_ok=True)
+            discard(found)
     return removed

@@ -46,7 +46,7 @@ def test_a_scheduler_that_runs_already_gives_them_too(make_recipe: MakeRecipe) -
 @pytest.mark.parametrize(
     ("cluster", "message"),
     [
-        (Cluster(kind="SLURMCluster"), r"cluster\.kind is SLURMCluster, but its package is not installed"),
+        (Cluster(kind="KubeCluster"), r"cluster\.kind is KubeCluster, but its package is not installed"),
         (Cluster(kind="LocalCUDACluster"), "pip install dask-cuda"),
         (Cluster(kind="LocalCluster", options={"n_wrkers": 2}), r"the cluster did not start: LocalCluster\(n_wrkers\)"),
     ],
@@ -73,7 +73,7 @@ def test_values_of_options_are_not_told() -> None:
 
 @pytest.fixture(scope="module")
 def limited() -> Iterator[Engine]:
-    """A worker that Dask would kill for the pages that it maps."""
+    """A worker that Dask would pause, and then kill, for the pages that it maps."""
     options = LOCAL | {"memory_limit": "4 GiB"}
     from distributed import Client, LocalCluster
 
@@ -81,8 +81,8 @@ def limited() -> Iterator[Engine]:
         yield Engine(client)
 
 
-def test_a_worker_that_would_be_killed_for_mapped_pages_is_refused(limited: Engine, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"Dask would kill it at 3\.8 GiB.*--memory-limit 0"):
+def test_a_worker_that_would_be_paused_for_mapped_pages_is_refused(limited: Engine, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"Dask would pause or kill it at 3\.2 GiB.*--memory-limit 0"):
         check_workers(limited.client, tmp_path, [])
 
 
@@ -103,7 +103,7 @@ def test_workers_see_what_is_there_and_not_what_is_not(two_workers: Engine, tmp_
         ({"sees_folder": False}, "does not see the work folder"),
         ({"can_write": False}, "may not write to the work folder"),
         ({"free_bytes": 2**20}, "has 1 MiB left"),
-        ({"killed_at_bytes": 2**30}, "Dask would kill it at 1.0 GiB"),
+        ({"stopped_at_bytes": 2**30}, "Dask would pause or kill it at 1.0 GiB"),
     ],
     ids=str,
 )

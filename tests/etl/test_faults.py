@@ -7,18 +7,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from etl import pipeline
 from etl.engine import Engine
 from etl.lock import locked
-from etl.parts import MARKER
+from etl.parts import MARKER, written_aside
 from etl.recipe import Recipe, resolved_yaml
 from etl.verify import damaged_files
 from etl.work import FOLDERS, STAGES, Work
 from nextlong.errors import UserError
 from tests.etl.test_cli import NEXTLONG, nextlong
 from tests.etl.test_pipeline import data_files, run
+from tests.processes import Run, frozen
 
 MakeRecipe = Callable[..., Recipe]
 
@@ -110,6 +112,49 @@ def test_a_second_run_in_one_folder_is_refused_and_a_dead_one_is_no_obstacle(
     nextlong("run", recipe_file, "--workers", 0)
     assert data_files(Work.open(tmp_path / "work")) == undisturbed
     assert not (tmp_path / "work" / "run.owner").exists()
+
+
+def test_a_killed_worker_and_then_a_killed_command_leave_the_same_bytes(
+    make_recipe: MakeRecipe, tmp_path: Path, undisturbed: dict[str, str]
+) -> None:
+    """In one stage each; tests/soak does it in all of them."""
+    recipe_file = tmp_path / "recipe.yaml"
+    recipe_file.write_text(resolved_yaml(make_recipe()))
+    run_ = Run(recipe_file, "--workers", 2)
+    run_.reach("chunk")
+    victim = run_.workers()[0]
+    with frozen(victim.pid):
+        assert run_.is_at("chunk")
+        victim.kill()
+    run_.reach("mine")
+    workers = run_.workers()
+    with frozen(run_.process.pid):
+        assert run_.is_at("mine")
+        run_.process.kill()
+    run_.process.wait()
+    assert not psutil.wait_procs(workers, timeout=30)[1], "workers outlive the command"
+    Run(recipe_file, "--workers", 2).wait()
+    assert data_files(Work.open(tmp_path / "work")) == undisturbed
+
+
+def test_two_that_write_one_file_at_once_do_not_mix(tmp_path: Path) -> None:
+    path = tmp_path / "part-00000.npy"
+    with written_aside(path) as first, written_aside(path) as second:
+        first.write_bytes(b"first")
+        second.write_bytes(b"second")
+    assert path.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_half_written_files_and_folders_are_cleared(make_recipe: MakeRecipe) -> None:
+    work, _ = run(make_recipe(mining={"retrieval": "bm25", "near_duplicate_similarity": None}))
+    half = work.path / "4-index" / "bm25.0123.tmp"
+    half.mkdir()
+    (half / "words.npy").write_bytes(b"half")
+    (work.path / "3-embeddings" / "part-00000.npy.0123.tmp").write_bytes(b"half")
+    pipeline.start(make_recipe(mining={"retrieval": "bm25", "near_duplicate_similarity": None}))
+    assert not list(work.path.rglob("*.tmp"))
+    assert list((work.path / "4-index" / "bm25").iterdir())
 
 
 def test_a_lock_is_free_after_its_block_and_after_an_error(tmp_path: Path) -> None:
