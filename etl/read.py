@@ -28,9 +28,9 @@ from etl.work import StageFolder
 from nextlong.accounting import Account
 from nextlong.decontamination import EvaluationNgrams
 
-DROPPED = {1: "null_text", 2: "empty_text", 3: "blank_text", 4: "exact_copy"}
+DROPPED = {1: "null_text", 2: "empty_text", 3: "blank_text", 4: "exact_copy", 5: "too_long"}
 """Why a row is dropped, by its status; those above are contaminated by an evaluation file, numbered from there."""
-_KEPT, _NULL, _EMPTY, _BLANK, _COPY, _CONTAMINATED = range(6)
+_KEPT, _NULL, _EMPTY, _BLANK, _COPY, _TOO_LONG, _CONTAMINATED = range(7)
 _SCAN = np.dtype([("high", "<u8"), ("low", "<u8"), ("status", "<u2")])
 _LoadNgrams = Callable[[], EvaluationNgrams]
 
@@ -68,15 +68,15 @@ def scan_partition(split: Split, settings: Input, ngrams: EvaluationNgrams | Non
 
     ngrams: those that contaminate a document; None: nothing does.
     """
-    scans = [_scan(read.table["text"], ngrams) for read in read_tables(split, settings)]
+    scans = [_scan(read, ngrams) for read in read_tables(split, settings)]
     return np.concatenate([np.zeros(0, _SCAN), *scans])
 
 
-def _scan(texts: pa.ChunkedArray, ngrams: EvaluationNgrams | None) -> NDArray[Any]:
-    scan = np.zeros(len(texts), _SCAN)
-    for row, text in enumerate(texts.to_pylist()):
+def _scan(read: ReadSplit, ngrams: EvaluationNgrams | None) -> NDArray[Any]:
+    scan = np.zeros(read.table.num_rows, _SCAN)
+    for row, text in enumerate(read.table["text"].to_pylist()):
         if text is None:
-            scan["status"][row] = _NULL
+            scan["status"][row] = _TOO_LONG if read.is_too_long[row] else _NULL
         elif not text:
             scan["status"][row] = _EMPTY
         elif text.isspace():

@@ -130,5 +130,7 @@ def _fields() -> set[str]:
 
 
 def resolved_yaml(recipe: Recipe) -> str:
-    """The whole recipe as YAML, defaults included."""
-    return yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False, allow_unicode=True)
+    """The recipe as YAML, defaults included; without `cluster`, which decides nothing about the data and may hold
+    passwords."""
+    fields = {name: value for name, value in dataclasses.asdict(recipe).items() if name != "cluster"}
+    return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
