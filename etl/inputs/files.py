@@ -101,7 +101,7 @@ def check_address(address: str) -> None:
 
 
 @contextmanager
-def open_file(file: InputFile, *, ahead_bytes: int = 8 * 2**20) -> Iterator[BinaryIO]:
+def open_file(file: InputFile, *, ahead_bytes: int = 4 * 2**20) -> Iterator[BinaryIO]:
     """The file's bytes as stored; of a remote file, `ahead_bytes` more are fetched with each request.
 
     Raises UserError, also while it is read, when it is gone, was changed after it was listed, may not be read, or its
@@ -201,7 +201,7 @@ def _match(filesystem: Any, path: str, address: str) -> tuple[str, str, list[Map
 
 
 def _walk(filesystem: Any, folder: str) -> Iterator[Mapping[str, Any]]:
-    """What is told of the files below a folder; fsspec's own search would leave out, silently, a folder that cannot be read."""
+    """What is told of the files below a folder; fsspec's own search would silently leave out what cannot be read."""
     for info in filesystem.ls(folder, detail=True):
         name = info["name"].rstrip("/")
         if name == folder.rstrip("/") or posixpath.basename(name).startswith("."):
@@ -300,6 +300,6 @@ def _filesystem(address: str) -> tuple[Any, str]:
         filesystem, path = url_to_fs(address, use_listings_cache=False)
     except ImportError as error:
         raise UserError(f"input.path {address} needs a package that is not installed: {error}.") from error
-    except (ValueError, TypeError) as error:
+    except Exception as error:  # every library behind fsspec has its own
         raise UserError(f"input.path {address} cannot be opened: {_reason(error)}.") from error
     return filesystem, path
