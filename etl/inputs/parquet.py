@@ -18,7 +18,7 @@ _CHECKED_ROWS = 1024  # texts that are decoded in Python when one of them is no 
 _TABLE_BYTES = 8 * 2**20
 _BUFFER_BYTES = 8 * 2**20  # read ahead: without, a whole row group would be held
 _AHEAD_BYTES = 2**20  # of a remote file, beyond each request: row groups may be small, and most columns are not wanted
-_EXPANDED_BYTES = 2**30  # of a table, were each of its rows the longest value of a dictionary
+_EXPANDED_BYTES = 2**28  # of a table, were each of its rows the longest value of a dictionary
 _GREATEST_ROWS = 2**26  # of a row group: Arrow writes no more
 _ROWS_A_BYTE = 8  # of a file that has more rows than that
 

@@ -1,4 +1,4 @@
-"""An object store as input, by s3fs from a real server: the bytes of local files, what is fetched, and every mistake."""
+"""An object store as input, by s3fs from a real server: the bytes of local files, what is fetched, every mistake."""
 
 import gzip
 import json
@@ -24,7 +24,7 @@ from etl.recipe import Recipe, resolved_yaml
 from nextlong.errors import UserError
 from tests.conftest import make_texts
 from tests.etl.test_cli import nextlong
-from tests.etl.test_pipeline import data_files, run
+from tests.etl.test_pipeline import run
 
 MakeRecipe = Callable[..., Recipe]
 KEY, SECRET = "the-user-of-the-bucket", "a-secret-that-is-never-written"
@@ -195,9 +195,7 @@ def test_what_is_not_there_is_told(bucket: s3fs.S3FileSystem) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_a_key_that_is_not_accepted_is_told_at_listing_and_at_reading(
-    store: Store, bucket: s3fs.S3FileSystem
-) -> None:
+def test_a_key_that_is_not_accepted_is_told_at_listing_and_at_reading(store: Store, bucket: s3fs.S3FileSystem) -> None:
     bucket.pipe("bucket/a.jsonl", b'{"text": "a"}\n')
     settings = Input(path="s3://bucket/a.jsonl")
     files = list_files(settings)
