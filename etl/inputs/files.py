@@ -93,10 +93,10 @@ def check_address(address: str) -> None:
     if not (_USER.match(address) or ("://" in address and _SIGNATURE.search(address))):
         return
     raise UserError(
-        f"input.path has a {shown}:// address with a password, key or token in it, which is not accepted: recipes and "
-        f"logs are kept and shared. Take it out, and put it into the environment of this command and of every worker "
-        f"(FSSPEC_{shown.upper()}_..., for S3 also AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY) or into "
-        f"~/.config/fsspec/*.json."
+        f"input.path has an address, {shown}://..., with a password, key or token in it, which is not accepted: "
+        "recipes and logs are kept and shared. Take it out, and put it into the environment of this command and of "
+        f"every worker (FSSPEC_{shown.upper()}_..., for S3 also AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY) or into "
+        "~/.config/fsspec/*.json."
     )
 
 

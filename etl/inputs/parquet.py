@@ -36,7 +36,7 @@ def read_row_groups(file: InputFile, columns: Columns) -> list[RowGroup]:
 
     Raises UserError when it is no whole parquet file, or a column is missing or of a type that cannot be read.
     """
-    with _open_parquet(file) as (parquet, _):
+    with _open_parquet(file) as (parquet, _), telling_damage(file, lambda: "in its footer"):
         _check_types(file, parquet.schema_arrow, columns)
         footer = parquet.metadata
         leaf = _leaves(footer).index(columns.text)
@@ -77,7 +77,10 @@ def _dictionary_bytes(stream: BinaryIO, column: Any) -> int:
 
     A page begins with its header in Thrift's compact protocol: its type (2: dictionary) and the decompressed bytes.
     """
-    stream.seek(column.dictionary_page_offset or column.data_page_offset)
+    offset = column.dictionary_page_offset or column.data_page_offset
+    if offset < 0:
+        raise pa.ArrowInvalid("a column begins before the file")
+    stream.seek(offset)
     header = stream.read(8)
     if header[:3] != b"\x15\x04\x15":
         return 0

@@ -112,8 +112,8 @@ def telling_damage(file: InputFile, where: Callable[[], str]) -> Iterator[None]:
     """Turn a decoder's error into UserError; `where` is called then. Errors of disk and network pass."""
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
-        is_of_file = isinstance(error, pa.ArrowException) or (type(error) is OSError and error.errno is None)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        is_of_file = not isinstance(error, OSError) or (type(error) is OSError and error.errno is None)
         if not is_of_file or not (file.compression or file.format == "parquet"):
             raise
         if "too much memory" in str(error):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from etl import preflight
 from etl.cluster import Cluster, started
@@ -25,7 +26,8 @@ LOCAL = {"n_workers": 1, "threads_per_worker": 1, "memory_limit": 0, "dashboard_
 def test_a_recipes_cluster_gives_the_bytes_of_one_process(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     alone, _ = run(make_recipe("alone"))
     recipe = dataclasses.replace(make_recipe(), cluster=Cluster(kind="LocalCluster", options=LOCAL, workers=2))
-    (tmp_path / "recipe.yaml").write_text(resolved_yaml(recipe))
+    section = yaml.safe_dump({"cluster": dataclasses.asdict(recipe.cluster)})
+    (tmp_path / "recipe.yaml").write_text(resolved_yaml(recipe) + section)
     assert load_recipe(str(tmp_path / "recipe.yaml")) == recipe
     ran = nextlong("run", tmp_path / "recipe.yaml")
     assert "workers have the packages, the files and the folder" in (tmp_path / "work" / "run.log").read_text()
