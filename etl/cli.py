@@ -30,6 +30,8 @@ _PLANNED = {
     "tokenizer": ("tokenizer", "tokenizer.json, its folder or a hub id"),
 }
 
+_PLAIN_FIELDS = ("--output", "--tokenizer")  # of a recipe; the others are --section.key
+
 STAGE_NAMES = ("read", "chunk", "embed", "index", "mine", "interleave", "pack")
 
 
@@ -53,10 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:
-    """--section.key value as one word: the value is no RECIPE.yaml, which some verbs can do without."""
+    """--section.key value as one word: the value is no RECIPE.yaml, wherever that stands."""
     words: list[str] = []
     for argument in arguments:
-        is_value = words and words[-1].startswith("--") and "." in words[-1] and "=" not in words[-1]
+        is_field = words and words[-1].startswith("--") and ("." in words[-1] or words[-1] in _PLAIN_FIELDS)
+        is_value = is_field and "=" not in words[-1]
         if is_value and not argument.startswith("--"):
             words[-1] += f"={argument}"
         else:
@@ -230,6 +233,7 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.fields:
         recipe_parser().print_help()
         return 0
+    _check_fields(overrides)
     if options.recipe is None:
         raise UserError("run needs a RECIPE.yaml; 'nextlong demo' writes one to start from.")
     _check_workers(options.workers)
@@ -243,7 +247,7 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
     from etl.show import show_long_document, stage_table
     from etl.work import Work
 
-    command = " ".join(["nextlong run", options.recipe, *overrides])
+    command = " ".join(["nextlong run", options.recipe, *map(_shown, overrides)])
     job = pipeline.start(recipe, reuse=options.reuse, command=command)
     _log_to(job.work.path)
     with _engine(options, recipe) as running:
@@ -255,6 +259,7 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _plan(options: argparse.Namespace, overrides: list[str]) -> int:
+    _check_fields(overrides)
     _check_workers(options.workers)
     for name in ("chars", "chunks", "gpus"):
         value, least = getattr(options, name), int(name != "gpus")
@@ -283,6 +288,7 @@ def _plan(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
+    _check_fields(overrides)
     check_names(options.strategies)
     _check_workers(options.workers)
     from etl import compare
@@ -353,6 +359,21 @@ def _show(text: str) -> None:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0))
+
+
+def _check_fields(overrides: Sequence[str]) -> None:
+    """Refuse what is neither an option nor a field, before its value is taken for a recipe."""
+    from etl.recipe import Recipe
+
+    for name in (word.partition("=")[0] for word in overrides if word.startswith("--")):
+        if name.removeprefix("--").partition(".")[0] not in Recipe.__dataclass_fields__:
+            raise UserError(f"{name} is no option and no field of a recipe: nextlong run --fields lists those.")
+
+
+def _shown(override: str) -> str:
+    """Without what may be a password."""
+    may_be_secret = override.startswith(("--cluster=", "--cluster.options"))
+    return override.partition("=")[0] + "=..." if may_be_secret else override
 
 
 def _check_workers(workers: int | None) -> None:

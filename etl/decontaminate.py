@@ -90,7 +90,7 @@ def load(folder: Path, name: str, settings: Decontamination) -> EvaluationNgrams
 def _texts(file: InputFile, settings: Decontamination) -> Iterator[str]:
     """The texts of a file, each column in turn; a text file is one text, whatever the columns are called."""
     for column in settings.columns[:1] if file.format == "text" else settings.columns:
-        wanted = Input(path=settings.path, text=column)
+        wanted = Input(path=settings.path, text=column, max_document_chars=None)
         for split in plan_splits(wanted, [file]):
             for read in read_tables(split, wanted):
                 yield from filter(None, read.table["text"].to_pylist())

@@ -1,5 +1,6 @@
 """Where tasks run: in this process, on local worker processes, or on a Dask cluster that is already there."""
 
+import asyncio
 import contextlib
 import logging
 import signal
@@ -8,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import dask
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _TASKS_A_THREAD = 4  # enough that no worker waits; the scheduler never holds more than this, whatever the corpus
+_ANSWER_SECONDS = 10
 _WORKER_SETTINGS = {
     # Dask counts memory-mapped pages (the index, the embeddings) as a worker's own and would kill it for them.
     "distributed.worker.memory.target": False,
@@ -275,15 +277,21 @@ def scheduler_engine(address: str, *, progress: bool = False) -> Iterator[Engine
     from distributed import Client
 
     try:
-        client = Client(address, timeout=10)
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        _check_scheduler(address)
+        client = Client(address, timeout=_ANSWER_SECONDS)
+    except Exception as error:  # whatever another server's answer leads to
         raise _no_answer(address, error) from error
     with client:
         yield Engine(client, progress=progress)
 
 
 def _no_answer(address: str, error: Exception) -> UserError:
-    what = f"no Dask scheduler answers at {address} ({' '.join(str(error).split()) or type(error).__name__})."
+    told = {
+        MemoryError: "another kind of server listens there",
+        TimeoutError: "nothing that it understands is said",
+    }
+    reason = told.get(type(error)) or " ".join(str(error).split()) or type(error).__name__
+    what = f"no Dask scheduler answers at {address} ({reason})."
     if address.startswith("tls://"):
         return UserError(
             f"{what} Name a CA and a certificate that it trusts in Dask's configuration (distributed.comm.tls.ca-file, "
@@ -293,6 +301,27 @@ def _no_answer(address: str, error: Exception) -> UserError:
         f"{what} Start one with 'dask scheduler' and workers with 'dask worker {address} --nthreads 1 --memory-limit "
         f"0', or leave --scheduler out to use local workers; one that was started with certificates is at tls://."
     )
+
+
+def _check_scheduler(address: str) -> None:
+    """Raises for an address where another server listens, for which Dask's client might wait without end."""
+    with ThreadPoolExecutor(1) as pool:  # a notebook's own thread has an event loop already
+        kind = pool.submit(asyncio.run, _kind_of_server(address)).result()
+    if kind != "Scheduler":
+        raise ValueError(f"it is the address of a {kind.lower()}")
+
+
+async def _kind_of_server(address: str) -> str:
+    from distributed import Security
+    from distributed.comm import connect
+
+    async with asyncio.timeout(_ANSWER_SECONDS):
+        comm = await connect(address, timeout=_ANSWER_SECONDS / 2, **Security().get_connection_args("client"))
+        try:
+            await comm.write({"op": "identity", "reply": True})
+            return str((await comm.read())["type"])
+        finally:
+            comm.abort()
 
 
 @contextlib.contextmanager

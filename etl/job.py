@@ -39,7 +39,7 @@ def prepare(recipe: Recipe) -> Job:
     tokenizer_file = resolve_tokenizer(recipe.tokenizer).absolute()
     model_folder = _model_folder(recipe)
     settings = {
-        "read": _without(dataclasses.asdict(recipe.input), "path")
+        "read": _without(dataclasses.asdict(recipe.input), "path", "max_decompressed_bytes")
         | {"files": identify(files)}
         | decontaminate.fingerprint_settings(recipe.decontamination, evaluation_files),
         "chunk": dataclasses.asdict(recipe.chunking) | {"tokenizer": Tokenizer(tokenizer_file).fingerprint},

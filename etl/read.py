@@ -7,6 +7,7 @@ row groups and files larger than a part are streamed.
 """
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,9 +29,11 @@ from etl.work import StageFolder
 from nextlong.accounting import Account
 from nextlong.decontamination import EvaluationNgrams
 
-DROPPED = {1: "null_text", 2: "empty_text", 3: "blank_text", 4: "exact_copy"}
+log = logging.getLogger(__name__)
+
+DROPPED = {1: "null_text", 2: "empty_text", 3: "blank_text", 4: "exact_copy", 5: "too_long"}
 """Why a row is dropped, by its status; those above are contaminated by an evaluation file, numbered from there."""
-_KEPT, _NULL, _EMPTY, _BLANK, _COPY, _CONTAMINATED = range(6)
+_KEPT, _NULL, _EMPTY, _BLANK, _COPY, _TOO_LONG, _CONTAMINATED = range(7)
 _SCAN = np.dtype([("high", "<u8"), ("low", "<u8"), ("status", "<u2")])
 _LoadNgrams = Callable[[], EvaluationNgrams]
 
@@ -47,6 +50,7 @@ def run(job: Job, engine: Engine) -> dict[str, Any]:
     ]
     engine.run(scans, doing="count documents", unit="part")
     statuses = mark_copies([np.load(stage.path / f"{part.name}.npy") for part in scans])
+    _tell_of_too_long(splits, statuses, settings)
     shared: dict[str, Any] = {"settings": settings, "evaluation_files": [file.name for file in job.evaluation_files]}
     parts = [
         stage.part(number, _read_part, split=split, first_id=first_id, status=status, **shared)
@@ -68,15 +72,15 @@ def scan_partition(split: Split, settings: Input, ngrams: EvaluationNgrams | Non
 
     ngrams: those that contaminate a document; None: nothing does.
     """
-    scans = [_scan(read.table["text"], ngrams) for read in read_tables(split, settings)]
+    scans = [_scan(read, ngrams) for read in read_tables(split, settings)]
     return np.concatenate([np.zeros(0, _SCAN), *scans])
 
 
-def _scan(texts: pa.ChunkedArray, ngrams: EvaluationNgrams | None) -> NDArray[Any]:
-    scan = np.zeros(len(texts), _SCAN)
-    for row, text in enumerate(texts.to_pylist()):
+def _scan(read: ReadSplit, ngrams: EvaluationNgrams | None) -> NDArray[Any]:
+    scan = np.zeros(read.table.num_rows, _SCAN)
+    for row, text in enumerate(read.table["text"].to_pylist()):
         if text is None:
-            scan["status"][row] = _NULL
+            scan["status"][row] = _TOO_LONG if read.is_too_long[row] else _NULL
         elif not text:
             scan["status"][row] = _EMPTY
         elif text.isspace():
@@ -165,6 +169,25 @@ def _account(read: ReadSplit, status: NDArray[np.uint16], evaluation_files: Sequ
 
 def _reason(status: int, evaluation_files: Sequence[str]) -> str:
     return DROPPED.get(status) or f"contaminated by {evaluation_files[status - _CONTAMINATED]}"
+
+
+def _tell_of_too_long(splits: Sequence[Split], statuses: Sequence[NDArray[np.uint16]], settings: Input) -> None:
+    number = sum(np.count_nonzero(status == _TOO_LONG) for status in statuses)
+    if not number:
+        return
+    for split, first, status in zip(splits, first_ids(statuses), statuses, strict=True):
+        rows = np.flatnonzero(status == _TOO_LONG)
+        if len(rows):
+            files = list(dict.fromkeys(span.file.name for span in split.spans))
+            log.warning(
+                "%s documents are longer than input.max_document_chars=%s and are dropped, the first is document %s of "
+                "the input, in %s",
+                f"{number:,}",
+                f"{settings.max_document_chars:,}",
+                f"{first + rows[0]:,}",
+                files[0] if len(files) == 1 else f"one of {files[0]} to {files[-1]}",
+            )
+            return
 
 
 def _collect_ngrams(job: Job, stage: StageFolder, engine: Engine) -> _LoadNgrams:

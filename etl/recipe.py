@@ -3,15 +3,16 @@
 import dataclasses
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
-from etl.cluster import Cluster
+from etl.cluster import Cluster, Kind
 from etl.inputs import Input
 from nextlong.config import Chunking, Decontamination, Embedding, Indexing, Mining, Packing, Synthesis
 from nextlong.errors import UserError
 
+_PASSWORD = re.compile(r"(?<=://)[^\s'\"]*@")  # of an address
 _TYPES = {
     "int": "a whole number",
     "float": "a number",
@@ -110,9 +111,13 @@ def parse_recipe(parser: Any, arguments: list[str]) -> Recipe:
 
 
 def _in_a_sentence(message: str) -> str:
-    """What jsonargparse says of a value, with the valid ones and without Python's names of types."""
-    message = " ".join(message.split())
+    """What jsonargparse says of a value, with the valid ones, without Python's names of types, and without secrets."""
+    message = _PASSWORD.sub("...@", " ".join(message.split()))
+    if message.startswith("unrecognized arguments:"):
+        return re.sub(r"(--[\w.-]+)=\S*", r"\1", message)
     found = re.match(r'Parser key "([^"]+)": (.*) (?:Got value|Given value): (.*)', message)
+    if (found and found[1].startswith("cluster")) or "etl.cluster.Cluster" in message:
+        return _of_cluster(message)
     if not found:
         return message
     name, expected, value = found.groups()
@@ -125,10 +130,19 @@ def _in_a_sentence(message: str) -> str:
     return f"{name} is {value}, but it must be {' or '.join(dict.fromkeys(words))}." if words else message
 
 
+def _of_cluster(message: str) -> str:
+    """What is wrong with the section `cluster`; its values are not told, since they may be passwords."""
+    own = re.search(r"cluster\.(kind|workers) is .*?, but it must be .*?\.(?= |$)", message)
+    kinds = ", ".join(get_args(Kind))
+    return own[0] if own else f"cluster must be null, or have kind (one of {kinds}), options by name, and workers."
+
+
 def _fields() -> set[str]:
     return {field.name for field in dataclasses.fields(Recipe)}
 
 
 def resolved_yaml(recipe: Recipe) -> str:
-    """The whole recipe as YAML, defaults included."""
-    return yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False, allow_unicode=True)
+    """The recipe as YAML, defaults included; without `cluster`, which decides nothing about the data and may hold
+    passwords."""
+    fields = {name: value for name, value in dataclasses.asdict(recipe).items() if name != "cluster"}
+    return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)

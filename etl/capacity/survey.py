@@ -132,7 +132,7 @@ class _Piece(NamedTuple):
 def _some(split: Split, settings: Input, stride: int, most_chars: int) -> _Piece:
     """Every stride-th document of a split, until they have so many characters; of a span of jsonl to its end."""
     tables, num_rows, num_chars, text_bytes = [], 0, 0, 0
-    for table, _ in read_tables(split, settings):
+    for table, *_ in read_tables(split, settings):
         tables.append(table.take(np.arange(-num_rows % stride, table.num_rows, stride)))
         num_rows += table.num_rows
         num_chars += pc.sum(pc.utf8_length(tables[-1]["text"])).as_py() or 0

@@ -8,12 +8,13 @@ from functools import partial
 from itertools import chain, groupby
 from typing import Literal, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
-from etl.inputs.files import ENDINGS, IO_THREADS, InputFile, find_files, identify
+from etl.inputs.files import ENDINGS, IO_THREADS, InputFile, check_address, find_files, identify
 from etl.inputs.parquet import RowGroup, read_parquet, read_row_groups
 from etl.inputs.plain import read_lines, read_plain
-from etl.inputs.spans import Columns, Span
+from etl.inputs.spans import Bounds, Columns, ReadSplit, Span
 from etl.schemas import DOCUMENTS
 from nextlong.config import require
 from nextlong.errors import UserError
@@ -43,7 +44,8 @@ class Input:
     """Where the corpus is and which of its columns are read."""
 
     path: str | list[str]
-    """A file, glob, folder or fsspec URL (s3://bucket/folder, hf://datasets/owner/name), or a list of them."""
+    """A file, glob, folder or fsspec URL (s3://bucket/folder, hf://datasets/owner/name), or a list of them; without
+    credentials, which are taken from the environment."""
     format: Literal["auto", "parquet", "jsonl", "text"] = "auto"
     """auto: by the file's ending; in a folder parquet if there is any, else jsonl, else text."""
     text: str = "text"
@@ -58,9 +60,15 @@ class Input:
     """Bytes of text a part; None: a sixteenth of the input, at least 1 MiB and at most 64 MiB."""
     part_rows: int | None = None
     """Rows a part, instead of part_bytes; jsonl files are then read once more to find their lines."""
+    max_document_chars: int | None = 100_000_000
+    """Characters of the longest document; one that is longer is dropped and counted as too_long. None: any length."""
+    max_decompressed_bytes: int | None = 64 * 2**30
+    """Bytes of content of the largest gzip or zstd file; one that is larger ends the run. None: any size."""
 
     def __post_init__(self) -> None:
         require(bool(self.addresses) and all(self.addresses), "input.path", self.path, "one address or several")
+        for address in self.addresses:
+            check_address(address)
         require(self.format in ("auto", *ENDINGS), "input.format", self.format, f"one of auto, {', '.join(ENDINGS)}")
         for name in ("text", "id", "source"):
             require(getattr(self, name) != "", f"input.{name}", "", "the name of a column")
@@ -68,7 +76,7 @@ class Input:
         require(is_unique and all(self.keep), "input.keep", self.keep, "names of columns, each once")
         is_free = not set(self.keep) & set(DOCUMENTS.names)
         require(is_free, "input.keep", self.keep, f"free of our own columns: {', '.join(DOCUMENTS.names)}")
-        for name in ("part_bytes", "part_rows"):
+        for name in ("part_bytes", "part_rows", "max_document_chars", "max_decompressed_bytes"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"input.{name}", value, "at least 1, or null")
         if self.part_bytes is not None and self.part_rows is not None:
@@ -84,6 +92,11 @@ class Input:
         """The columns to read."""
         return Columns(self.text, self.id, self.source, tuple(self.keep))
 
+    @property
+    def bounds(self) -> Bounds:
+        """What is not read."""
+        return Bounds(self.max_document_chars, self.max_decompressed_bytes)
+
 
 class Split(NamedTuple):
     """What one task reads: consecutive spans of the input. It is small, and travels to workers."""
@@ -93,15 +106,6 @@ class Split(NamedTuple):
     """Bytes of text, or `part_rows` rows, at which a part is closed: large row groups and compressed files are
     read by one task, which writes several parts."""
     part_rows: int | None = None
-
-
-class ReadSplit(NamedTuple):
-    """The rows of a split."""
-
-    table: pa.Table
-    """source_id (null without an id column), text, source and the kept columns; every row, in input order."""
-    num_replaced: int
-    """Rows in which lone surrogates or bytes that are no UTF-8 became U+FFFD."""
 
 
 def list_files(settings: Input) -> list[InputFile]:
@@ -124,7 +128,8 @@ def plan_splits(settings: Input, files: Sequence[InputFile]) -> list[Split]:
     sizes = [_text_bytes(file, each) for file, each in zip(files, groups, strict=True)]
     part_bytes = settings.part_bytes or min(max(sum(sizes) // _PARTS, _LEAST_PART_BYTES), _GREATEST_PART_BYTES)
     if settings.part_rows is not None:
-        splits = _fill(chain.from_iterable(map(_units_by_rows, files, groups)), settings.part_rows)
+        count = partial(_units_by_rows, bounds=settings.bounds)
+        splits = _fill(chain.from_iterable(map(count, files, groups)), settings.part_rows)
         return [split._replace(part_rows=settings.part_rows) for split in splits]
     cut = partial(_units_by_bytes, step=max(1, part_bytes // _UNITS_A_PART))
     splits = _fill(chain.from_iterable(map(cut, files, groups)), part_bytes)
@@ -142,13 +147,17 @@ def read_split(split: Split, settings: Input) -> ReadSplit:
     """Read one split whole. Raises UserError, with the file and its line or row, for what cannot be read."""
     read = list(read_tables(split, settings))
     tables = [settings.columns.schema.empty_table(), *[each.table for each in read]]
-    return ReadSplit(pa.concat_tables(tables), sum(each.num_replaced for each in read))
+    is_too_long = np.concatenate([np.zeros(0, bool), *[each.is_too_long for each in read]])
+    return ReadSplit(pa.concat_tables(tables), sum(each.num_replaced for each in read), is_too_long)
 
 
 def read_tables(split: Split, settings: Input) -> Iterator[ReadSplit]:
     """Read one split a few MiB at a time, whatever its size; errors as for `read_split`."""
-    for table, num_replaced in _read_spans(split.spans, settings.columns):
-        yield ReadSplit(table, num_replaced)
+    for is_parquet, spans in groupby(split.spans, key=lambda span: span.file.format == "parquet"):
+        if is_parquet:
+            yield from chain.from_iterable(read_parquet(span, settings.columns, settings.bounds) for span in spans)
+        else:
+            yield from read_plain(spans, settings.columns, settings.bounds)
 
 
 _Unit = tuple[Span, int]  # what is not cut further, and its size in bytes or rows
@@ -162,17 +171,17 @@ def _text_bytes(file: InputFile, groups: Sequence[RowGroup]) -> int:
     return sum(group.text_bytes for group in groups) if file.format == "parquet" else file.bytes
 
 
-def _units_by_rows(file: InputFile, groups: Sequence[RowGroup]) -> Iterator[_Unit]:
+def _units_by_rows(file: InputFile, groups: Sequence[RowGroup], bounds: Bounds) -> Iterator[_Unit]:
     whole = Span(file, 0, None)
     if file.format == "parquet":
         for number, group in enumerate(groups):
             yield Span(file, number, number + 1), group.num_rows
     elif file.format == "jsonl":
-        lines = ((position, position + len(line), bool(line.strip())) for position, line in read_lines(whole))
+        lines = read_lines(whole, bounds)
         if file.compression:
-            yield whole, sum(is_row for _, _, is_row in lines)
+            yield whole, sum(line.is_row for line in lines)
         else:
-            yield from ((Span(file, start, stop), int(is_row)) for start, stop, is_row in lines)
+            yield from ((Span(file, line.start, line.stop), int(line.is_row)) for line in lines)
     else:
         yield whole, 1
 
@@ -205,11 +214,3 @@ def _fill(units: Iterable[_Unit], limit: int) -> Iterator[Split]:
             spans, filled = [], 0
     if spans:
         yield Split(tuple(spans))
-
-
-def _read_spans(spans: Iterable[Span], columns: Columns) -> Iterator[tuple[pa.Table, int]]:
-    for is_parquet, group in groupby(spans, key=lambda span: span.file.format == "parquet"):
-        if is_parquet:
-            yield from chain.from_iterable(read_parquet(span, columns) for span in group)
-        else:
-            yield from read_plain(group, columns)

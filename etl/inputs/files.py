@@ -3,9 +3,11 @@
 import hashlib
 import logging
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from glob import has_magic
 from typing import Any, BinaryIO, NamedTuple
 
@@ -27,6 +29,14 @@ IO_THREADS = 16
 
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 _IDENTITY_BYTES = 64 * 1024
+_IDENTITY_AHEAD_BYTES = 1024
+_VERSIONS = ("ETag", "etag", "blob_id", "mtime")  # what a file system tells of a file's content, the surest first
+_LONGEST_REASON = 300
+_USER = re.compile(
+    r"https?://[^/?#]*@"  # a token may stand for the user's name
+    r"|(?!git)\w[\w+.-]*://[^/?#@]*:(?!\d*/)[^@]*@"  # github://owner:repository@branch is no password
+)
+_SIGNATURE = re.compile(r"[?&][\w.-]*(sig|token|secret|passw|credential|key|auth)[\w.-]*=", re.IGNORECASE)
 
 
 class InputFile(NamedTuple):
@@ -40,6 +50,8 @@ class InputFile(NamedTuple):
     """Size as stored, that is, compressed."""
     format: str
     """parquet, jsonl or text."""
+    version: str = ""
+    """What changes with its content, such as an ETag or the time it was written; empty where that is not told."""
 
     @property
     def compression(self) -> str | None:
@@ -63,8 +75,9 @@ def find_files(addresses: Sequence[str], wanted: str) -> list[InputFile]:
     files: dict[str, InputFile] = {}
     for each in found:
         for relative, file_format in _choose(each, wanted).items():
-            path, size = each.files[relative]
-            files.setdefault(path, InputFile(path, posixpath.join(labels[each.root], relative), size, file_format))
+            path, size, version = each.files[relative]
+            name = posixpath.join(labels[each.root], relative)
+            files.setdefault(path, InputFile(path, name, size, file_format, version))
     return sorted(files.values(), key=lambda file: file.name)
 
 
@@ -74,51 +87,103 @@ def identify(files: Sequence[InputFile]) -> list[dict[str, Any]]:
         return list(pool.map(_identify, files))
 
 
-def open_file(file: InputFile) -> BinaryIO:
-    """The file's bytes as stored; raises UserError when it is gone or may not be read."""
-    filesystem, path = _filesystem(file.path)
+def check_address(address: str) -> None:
+    """Raises UserError, which does not repeat them, for an address with credentials: it would be written down."""
+    shown = address.partition("://")[0]
+    if not (_USER.match(address) or ("://" in address and _SIGNATURE.search(address))):
+        return
+    raise UserError(
+        f"input.path has an address, {shown}://..., with a password, key or token in it, which is not accepted: "
+        "recipes and logs are kept and shared. Take it out, and put it into the environment of this command and of "
+        f"every worker (FSSPEC_{shown.upper()}_..., for S3 also AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY) or into "
+        "~/.config/fsspec/*.json."
+    )
+
+
+@contextmanager
+def open_file(file: InputFile, *, ahead_bytes: int = 4 * 2**20) -> Iterator[BinaryIO]:
+    """The file's bytes as stored; of a remote file, `ahead_bytes` more are fetched with each request.
+
+    Raises UserError, also while it is read, when it is gone, was changed after it was listed, may not be read, or its
+    server fails; a local disk's errors pass.
+    """
+    with _telling_trouble(file):
+        filesystem, path = _filesystem(file.path)
+        with filesystem.open(path, "rb", block_size=ahead_bytes, cache_type="readahead") as stream:
+            info = getattr(stream, "details", None) or filesystem.info(path)
+            if (info.get("size"), _version(info)) != (file.bytes, file.version):
+                raise UserError(
+                    f"{file.name} was changed after it was listed: {file.path}. Start again, and do not change the "
+                    "input during a run."
+                )
+            yield stream
+
+
+@contextmanager
+def _telling_trouble(file: InputFile) -> Iterator[None]:
     try:
-        stream: BinaryIO = filesystem.open(path, "rb")
+        yield
+    except (UserError, MemoryError):
+        raise
     except FileNotFoundError as error:
         raise UserError(f"{file.name} was in the input when it was listed, but {file.path} is gone.") from error
     except PermissionError as error:
-        raise UserError(f"{file.name}: you may not read {file.path}. Change its permissions.") from error
-    return stream
+        remedy = "Change its permissions." if file.is_local else _CREDENTIALS
+        raise UserError(f"{file.name}: you may not read {file.path}. {remedy}") from error
+    except Exception as error:  # every library behind fsspec has its own
+        if file.is_local:
+            raise
+        raise UserError(
+            f"{file.name}: {file.path} cannot be read: {_reason(error)}. Check the network and the server, then run "
+            "the same command again: finished parts are kept."
+        ) from error
+
+
+_CREDENTIALS = "Credentials are taken from the environment, of this command and of every worker (docs/inputs.md)."
+
+
+def _reason(error: Exception) -> str:
+    """A library's error in part of a sentence."""
+    message = " ".join(str(error).split()).rstrip(".")
+    shown = message if len(message) <= _LONGEST_REASON else message[:_LONGEST_REASON] + "..."
+    return f"{type(error).__name__}: {shown}"
 
 
 class _Found(NamedTuple):
     address: str  # as the user wrote it
     kind: str  # file, folder or glob
     root: str  # what names are relative to
-    files: dict[str, tuple[str, int]]  # name relative to the root -> path or URL, bytes
+    files: dict[str, tuple[str, int, str]]  # name relative to the root -> path or URL, bytes, version
 
 
 def _find(address: str) -> _Found:
     """All files of one address but the hidden ones, whatever their format."""
     filesystem, path = _filesystem(address)
     try:
-        kind, root, sizes = _match(filesystem, path, address)
+        kind, root, infos = _match(filesystem, path, address)
     except UserError:
         raise
     except Exception as error:  # every library behind fsspec has its own
-        raise UserError(
-            f"input.path {address} cannot be listed: {type(error).__name__}: {error}. "
-            "Check the address, your permission and, if it is remote, the network."
-        ) from error
+        remedy = _CREDENTIALS if isinstance(error, PermissionError) and "://" in address else _ACCESS
+        raise UserError(f"input.path {address} cannot be listed: {_reason(error)}. {remedy}") from error
     files = {}
-    for name, size in sizes.items():
+    for info in infos:
+        name = info["name"].rstrip("/")
         relative = name.removeprefix(root).lstrip("/")
         if kind == "file" or not any(part.startswith(".") for part in relative.split("/")):
             full = name if isinstance(filesystem, LocalFileSystem) else filesystem.unstrip_protocol(name)
-            files[relative] = (full, size)
+            files[relative] = (full, _size(filesystem, info), _version(info))
     if not files:
         reason = "matches no file" if kind == "glob" else "is a folder without files"
         raise UserError(f"input.path {address} {reason} (hidden ones are skipped). Check the spelling.")
     return _Found(address, kind, filesystem.unstrip_protocol(root), files)
 
 
-def _match(filesystem: Any, path: str, address: str) -> tuple[str, str, dict[str, int]]:
-    """Kind and root of an address, and its files with their sizes; a path that exists is not taken for a glob."""
+_ACCESS = "Check the address, your permission and, if it is remote, the network."
+
+
+def _match(filesystem: Any, path: str, address: str) -> tuple[str, str, list[Mapping[str, Any]]]:
+    """Kind and root of an address, and what is told of its files; a path that exists is not taken for a glob."""
     try:
         info = filesystem.info(path)
     except FileNotFoundError:
@@ -129,15 +194,14 @@ def _match(filesystem: Any, path: str, address: str) -> tuple[str, str, dict[str
             ) from None
         infos = filesystem.glob(path, detail=True).values()
         plain = path[: next(place for place, letter in enumerate(path) if letter in "*?[")]
-        sizes = {each["name"]: _size(filesystem, each) for each in infos if each["type"] != "directory"}
-        return "glob", plain.rpartition("/")[0], sizes
+        return "glob", plain.rpartition("/")[0], [each for each in infos if each["type"] != "directory"]
     if info["type"] == "directory":
-        return "folder", path, dict(_walk(filesystem, path))
-    return "file", path.rpartition("/")[0], {path: _size(filesystem, info)}
+        return "folder", path, list(_walk(filesystem, path))
+    return "file", path.rpartition("/")[0], [info]
 
 
-def _walk(filesystem: Any, folder: str) -> Iterator[tuple[str, int]]:
-    """Files below a folder; fsspec's own search would leave out, silently, a folder that cannot be read."""
+def _walk(filesystem: Any, folder: str) -> Iterator[Mapping[str, Any]]:
+    """What is told of the files below a folder; fsspec's own search would silently leave out what cannot be read."""
     for info in filesystem.ls(folder, detail=True):
         name = info["name"].rstrip("/")
         if name == folder.rstrip("/") or posixpath.basename(name).startswith("."):
@@ -145,7 +209,7 @@ def _walk(filesystem: Any, folder: str) -> Iterator[tuple[str, int]]:
         if info["type"] == "directory":
             yield from _walk(filesystem, name)
         else:
-            yield name, _size(filesystem, info)
+            yield info
 
 
 def _size(filesystem: Any, info: Mapping[str, Any]) -> int:
@@ -158,6 +222,12 @@ def _size(filesystem: Any, info: Mapping[str, Any]) -> int:
     if info.get("size") is None:
         raise UserError(f"{info['name']}: the server does not tell its size. Download it and give the local path.")
     return int(info["size"])
+
+
+def _version(info: Mapping[str, Any]) -> str:
+    """What a file system tells of a file that changes with its content; listing and asking differ in quotes only."""
+    found = next((info[name] for name in _VERSIONS if info.get(name)), "")
+    return str(found.timestamp() if hasattr(found, "timestamp") else found).strip('"')
 
 
 def _choose(found: _Found, wanted: str) -> dict[str, str]:
@@ -215,7 +285,7 @@ def _labels(roots: Sequence[str]) -> dict[str, str]:
 
 
 def _identify(file: InputFile) -> dict[str, Any]:
-    with open_file(file) as stream:
+    with open_file(file, ahead_bytes=_IDENTITY_AHEAD_BYTES) as stream:
         digest = hashlib.sha256(stream.read(_IDENTITY_BYTES))
         stream.seek(max(0, file.bytes - _IDENTITY_BYTES))
         digest.update(stream.read(_IDENTITY_BYTES))
@@ -223,13 +293,13 @@ def _identify(file: InputFile) -> dict[str, Any]:
 
 
 def _filesystem(address: str) -> tuple[Any, str]:
-    """The fsspec file system of an address, and the path in it."""
+    """The fsspec file system of an address, and the path in it; nothing that was listed earlier is believed."""
     if "::" in address:
         raise UserError(f"input.path {address} is a chain of addresses, which is not supported. Unpack or fetch it.")
     try:
-        filesystem, path = url_to_fs(address)
+        filesystem, path = url_to_fs(address, use_listings_cache=False)
     except ImportError as error:
         raise UserError(f"input.path {address} needs a package that is not installed: {error}.") from error
-    except ValueError as error:
-        raise UserError(f"input.path {address} cannot be opened: {error}.") from error
+    except Exception as error:  # every library behind fsspec has its own
+        raise UserError(f"input.path {address} cannot be opened: {_reason(error)}.") from error
     return filesystem, path

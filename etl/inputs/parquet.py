@@ -1,20 +1,26 @@
 """Parquet files in: sizes of their row groups, and spans of them as Arrow tables of strings out."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from etl.inputs.files import InputFile, open_file
-from etl.inputs.spans import Columns, Span, decode_utf8, telling_damage, without_id
+from etl.inputs.spans import Bounds, Columns, ReadSplit, Span, decode_utf8, telling_damage, without_id
 from nextlong.errors import UserError
 
 _CHECKED_ROWS = 1024  # texts that are decoded in Python when one of them is no UTF-8
 _TABLE_BYTES = 8 * 2**20
 _BUFFER_BYTES = 8 * 2**20  # read ahead: without, a whole row group would be held
+_AHEAD_BYTES = 2**20  # of a remote file, beyond each request: row groups may be small, and most columns are not wanted
+_EXPANDED_BYTES = 2**28  # of a table, were each of its rows the longest value of a dictionary
+_GREATEST_ROWS = 2**26  # of a row group: Arrow writes no more
+_ROWS_A_BYTE = 8  # of a file that has more rows than that
 
 
 class RowGroup(NamedTuple):
@@ -22,6 +28,7 @@ class RowGroup(NamedTuple):
 
     num_rows: int
     text_bytes: int
+    """As encoded, and one a row at least: a million equal rows may take ten bytes."""
 
 
 def read_row_groups(file: InputFile, columns: Columns) -> list[RowGroup]:
@@ -29,39 +36,83 @@ def read_row_groups(file: InputFile, columns: Columns) -> list[RowGroup]:
 
     Raises UserError when it is no whole parquet file, or a column is missing or of a type that cannot be read.
     """
-    with _open_parquet(file) as parquet:
+    with _open_parquet(file) as (parquet, _), telling_damage(file, lambda: "in its footer"):
         _check_types(file, parquet.schema_arrow, columns)
         footer = parquet.metadata
-        leaf = [footer.schema.column(place).path for place in range(footer.num_columns)].index(columns.text)
+        leaf = _leaves(footer).index(columns.text)
         groups = [footer.row_group(place) for place in range(footer.num_row_groups)]
-        return [RowGroup(group.num_rows, group.column(leaf).total_uncompressed_size) for group in groups]
+        sizes = [(group.num_rows, group.column(leaf).total_uncompressed_size) for group in groups]
+    _check_claims(file, sizes)
+    return [RowGroup(num_rows, max(num_rows, num_bytes)) for num_rows, num_bytes in sizes]
 
 
-def read_parquet(span: Span, columns: Columns) -> Iterator[tuple[pa.Table, int]]:
-    """Tables of some MiB, and in how many of their rows characters became U+FFFD; row groups are streamed.
+def read_parquet(span: Span, columns: Columns, bounds: Bounds) -> Iterator[ReadSplit]:
+    """The rows of a span, some MiB at a time; row groups are streamed.
 
     Raises UserError, with file and row, for what cannot be read.
     """
-    with _open_parquet(span.file) as parquet:
+    with _open_parquet(span.file) as (parquet, stream):
         stop = parquet.num_row_groups if span.stop is None else span.stop
         first_row = sum(parquet.metadata.row_group(group).num_rows for group in range(span.start))
         for group in range(span.start, stop):
-            for table in _read_group(parquet, group, span.file, columns):
-                yield _to_strings(table, span.file, columns, first_row)
+            for table in _read_group(parquet, stream, group, span.file, columns):
+                yield _to_strings(table, span.file, columns, bounds, first_row)
                 first_row += table.num_rows
 
 
-def _read_group(parquet: Any, group: int, file: InputFile, columns: Columns) -> Iterator[pa.Table]:
+def _read_group(parquet: Any, stream: BinaryIO, group: int, file: InputFile, columns: Columns) -> Iterator[pa.Table]:
     facts = parquet.metadata.row_group(group)
-    rows = max(1, facts.num_rows * _TABLE_BYTES // max(1, facts.total_byte_size))
     names = [name for _, name in columns.roles]
+    leaves = _leaves(parquet.metadata)
     with telling_damage(file, lambda: f"in row group {group}"):
+        longest = max(_dictionary_bytes(stream, facts.column(leaves.index(name))) for name in names)
+        average = facts.num_rows * _TABLE_BYTES // max(1, facts.total_byte_size)
+        rows = max(1, min(average, _EXPANDED_BYTES // max(1, longest)))
         for batch in parquet.iter_batches(rows, row_groups=[group], columns=names, use_threads=False):
             yield pa.Table.from_batches([batch])
 
 
-def _to_strings(table: pa.Table, file: InputFile, columns: Columns, first_row: int) -> tuple[pa.Table, int]:
-    """A row group's columns in the schema's order and types."""
+def _dictionary_bytes(stream: BinaryIO, column: Any) -> int:
+    """Bytes of a column's dictionary page, which none of its values can exceed; 0 without one.
+
+    A page begins with its header in Thrift's compact protocol: its type (2: dictionary) and the decompressed bytes.
+    """
+    offset = column.dictionary_page_offset or column.data_page_offset
+    if offset < 0:
+        raise pa.ArrowInvalid("a column begins before the file")
+    stream.seek(offset)
+    header = stream.read(8)
+    if header[:3] != b"\x15\x04\x15":
+        return 0
+    number = 0
+    for place, byte in enumerate(header[3:]):
+        number |= (byte & 0x7F) << 7 * place
+        if byte < 0x80:
+            break
+    return number >> 1
+
+
+def _check_claims(file: InputFile, groups: Sequence[tuple[int, int]]) -> None:
+    """groups: rows and bytes of each row group. 16 bytes a row are kept, so that rows must have cost something."""
+    if any(num_rows < 0 or num_bytes < 0 for num_rows, num_bytes in groups):
+        raise UserError(f"{file.name} is damaged: its footer tells of less than no rows. Fetch it again.")
+    total = sum(num_rows for num_rows, _ in groups)
+    if any(num_rows > _GREATEST_ROWS for num_rows, _ in groups) or total > max(
+        _GREATEST_ROWS, _ROWS_A_BYTE * file.bytes
+    ):
+        raise UserError(
+            f"{file.name} has {total:,} rows in {file.bytes:,} bytes, the most of one row group "
+            f"{max(num_rows for num_rows, _ in groups):,}: more than {_GREATEST_ROWS:,} in a row group, or "
+            f"{_ROWS_A_BYTE} a byte, are not read. Leave the file out, or write it with smaller row groups."
+        )
+
+
+def _leaves(footer: Any) -> list[str]:
+    return [footer.schema.column(place).path for place in range(footer.num_columns)]
+
+
+def _to_strings(table: pa.Table, file: InputFile, columns: Columns, bounds: Bounds, first_row: int) -> ReadSplit:
+    """A table's columns in the schema's order and types."""
     replaced: set[int] = set()
 
     def strings(name: str | None, kind: pa.DataType) -> pa.ChunkedArray:
@@ -78,7 +129,17 @@ def _to_strings(table: pa.Table, file: InputFile, columns: Columns, first_row: i
     text = strings(columns.text, pa.large_string())
     source = pc.fill_null(strings(columns.source, pa.string()), file.name)
     kept = [strings(name, pa.string()) for name in columns.keep]
-    return pa.table([ids, text, source, *kept], schema=columns.schema), len(replaced)
+    is_too_long = _exceeds(text, bounds.document_chars)
+    text = pc.if_else(is_too_long, pa.scalar(None, text.type), text) if is_too_long.any() else text
+    num_replaced = sum(not is_too_long[row] for row in replaced)
+    return ReadSplit(pa.table([ids, text, source, *kept], schema=columns.schema), num_replaced, is_too_long)
+
+
+def _exceeds(text: pa.ChunkedArray, most: int | None) -> NDArray[np.bool_]:
+    """Which texts have more characters."""
+    if most is None or (pc.max(pc.binary_length(text)).as_py() or 0) <= most:
+        return np.zeros(len(text), bool)
+    return np.asarray(pc.fill_null(pc.greater(pc.utf8_length(text), most), False))
 
 
 def _decode_column(column: pa.ChunkedArray, kind: pa.DataType) -> tuple[pa.ChunkedArray, list[int]]:
@@ -125,9 +186,9 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 @contextmanager
-def _open_parquet(file: InputFile) -> Iterator[Any]:
-    with open_file(file) as stream:
+def _open_parquet(file: InputFile) -> Iterator[tuple[Any, BinaryIO]]:
+    with open_file(file, ahead_bytes=_AHEAD_BYTES) as stream:
         with telling_damage(file, lambda: "or no parquet file"):
             parquet = pq.ParquetFile(stream, pre_buffer=False, buffer_size=_BUFFER_BYTES)
         with parquet:
-            yield parquet
+            yield parquet, stream

@@ -4,16 +4,31 @@ import json
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from io import BufferedReader
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from etl.inputs.files import InputFile
-from etl.inputs.spans import BUFFER_BYTES, Columns, Span, decode_utf8, open_decompressed, telling_damage, without_id
+from etl.inputs.spans import (
+    BUFFER_BYTES,
+    Bounds,
+    Columns,
+    ReadSplit,
+    Span,
+    decode_utf8,
+    open_decompressed,
+    telling_damage,
+    without_id,
+)
 from nextlong.errors import UserError
 
 _TABLE_CHARS = 4 * 1024 * 1024  # Python strings alive at a time: they take up to four bytes a character
+_UTF8_BYTES = 4  # a character's, at most
+_JSON_BYTES = 6  # such as \u00e9: of a jsonl line, a character of its text
+_OTHER_FIELDS_BYTES = 1024 * 1024  # of a jsonl line, beside its text
 _BOM = b"\xef\xbb\xbf"
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -21,31 +36,55 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _JSON = json.JSONDecoder(strict=False)  # keeps control characters inside strings, such as tabs and NUL
 _JSONL = "A jsonl file has one object a line; a file that is one JSON list is rewritten by: jq -c '.[]' OLD > NEW.jsonl"
 
-_Row = tuple[list[str | None], bool]  # values in the schema's order; whether a character was replaced
+
+class Line(NamedTuple):
+    """A line of a jsonl file."""
+
+    start: int
+    """Its first byte."""
+    stop: int
+    """The byte after its end; of a line that is too long, at least the end of the span that it begins in."""
+    content: bytes | None
+    """With its end; None: longer than any document may be, and not held."""
+
+    @property
+    def is_row(self) -> bool:
+        """Whether it is a document: blank lines are none."""
+        return self.content is None or bool(self.content.removeprefix(_BOM).strip())
 
 
-def read_plain(spans: Iterable[Span], columns: Columns) -> Iterator[tuple[pa.Table, int]]:
-    """Tables of some MiB, and in how many of their rows characters became U+FFFD.
+class _Row(NamedTuple):
+    values: list[str | None]  # in the schema's order
+    is_replaced: bool  # whether a character was
+    is_too_long: bool = False
+
+
+def read_plain(spans: Iterable[Span], columns: Columns, bounds: Bounds) -> Iterator[ReadSplit]:
+    """The rows of spans, a few MiB at a time.
 
     Raises UserError, with file and line, for what cannot be read.
     """
-    rows = chain.from_iterable(_read_rows(span, columns) for span in spans)
+    rows = chain.from_iterable(_read_rows(span, columns, bounds) for span in spans)
     yield from _tables(rows, columns.schema)
 
 
-def read_lines(span: Span) -> Iterator[tuple[int, bytes]]:
-    """(position of the first byte, line with its end) of the lines that begin in a span; decompressed on the way."""
+def read_lines(span: Span, bounds: Bounds) -> Iterator[Line]:
+    """The lines that begin in a span; decompressed on the way, and no line longer than a document may be is held."""
+    most = -1 if bounds.document_chars is None else bounds.document_chars * _JSON_BYTES + _OTHER_FIELDS_BYTES
     position = span.start
     with (
-        open_decompressed(span.file) as stream,
+        open_decompressed(span.file, bounds) as stream,
         telling_damage(span.file, lambda: f"soon after the first {position:,} bytes of its content"),
     ):
         if position:
             stream.seek(position - 1)
-            position += len(stream.readline()) - 1
-        while (span.stop is None or position < span.stop) and (line := stream.readline()):
-            yield position, line
-            position += len(line)
+            position += _skip_line(stream, None if span.stop is None else span.stop + 1 - position) - 1
+        while (span.stop is None or position < span.stop) and (content := stream.readline(most)):
+            start, position = position, position + len(content)
+            is_whole = len(content) != most or content.endswith(b"\n")
+            if not is_whole:
+                position += _skip_line(stream, None if span.stop is None else span.stop - position)
+            yield Line(start, position, content if is_whole else None)
         if span.stop is not None and position < span.stop:
             raise UserError(
                 f"{span.file.name} ends before byte {span.stop:,}, but was longer when it was listed. Start again, and "
@@ -53,13 +92,23 @@ def read_lines(span: Span) -> Iterator[tuple[int, bytes]]:
             )
 
 
-def _tables(rows: Iterable[_Row], schema: pa.Schema) -> Iterator[tuple[pa.Table, int]]:
+def _skip_line(stream: BufferedReader, enough: int | None) -> int:
+    """Pass over the rest of a line, or over `enough` bytes of it, without holding it; returns the number of bytes."""
+    skipped = 0
+    while (enough is None or skipped < enough) and (piece := stream.readline(BUFFER_BYTES)):
+        skipped += len(piece)
+        if piece.endswith(b"\n"):
+            break
+    return skipped
+
+
+def _tables(rows: Iterable[_Row], schema: pa.Schema) -> Iterator[ReadSplit]:
     """Rows gathered into tables of some MiB."""
     held: list[_Row] = []
     chars = 0
     for row in rows:
         held.append(row)
-        chars += sum(len(value) for value in row[0] if value is not None)
+        chars += sum(len(value) for value in row.values if value is not None)
         if chars >= _TABLE_CHARS:
             yield _table(held, schema)
             held, chars = [], 0
@@ -67,50 +116,77 @@ def _tables(rows: Iterable[_Row], schema: pa.Schema) -> Iterator[tuple[pa.Table,
         yield _table(held, schema)
 
 
-def _table(rows: Sequence[_Row], schema: pa.Schema) -> tuple[pa.Table, int]:
-    values = zip(*[values for values, _ in rows], strict=True)
+def _table(rows: Sequence[_Row], schema: pa.Schema) -> ReadSplit:
+    values = zip(*[row.values for row in rows], strict=True)
     arrays = [pa.array(column, field.type) for column, field in zip(values, schema, strict=True)]
-    return pa.table(arrays, schema=schema), sum(is_replaced for _, is_replaced in rows)
+    is_too_long = np.array([row.is_too_long for row in rows])
+    return ReadSplit(pa.table(arrays, schema=schema), sum(row.is_replaced for row in rows), is_too_long)
 
 
-def _read_rows(span: Span, columns: Columns) -> Iterator[_Row]:
+def _read_rows(span: Span, columns: Columns, bounds: Bounds) -> Iterator[_Row]:
     if span.file.format == "text":
-        yield _read_text(span.file)
+        yield _read_text(span.file, bounds)
     else:
-        yield from _read_jsonl(span, columns)
+        yield from _read_jsonl(span, columns, bounds)
 
 
-def _read_text(file: InputFile) -> _Row:
+def _read_text(file: InputFile, bounds: Bounds) -> _Row:
     """A text file is one document: its id is its name, its source the folder it is in."""
+    folder = posixpath.dirname(file.name) or posixpath.basename(posixpath.dirname(file.path))
+    content = _content(file, bounds)
+    if content is None:
+        return _Row([file.name, None, folder], False, True)
+    text, is_replaced = decode_utf8(content)
+    return _within(_Row([file.name, text.removeprefix("\ufeff"), folder], is_replaced), 1, bounds)
+
+
+def _content(file: InputFile, bounds: Bounds) -> bytearray | None:
+    """All of a text file; None when it is longer than a document may be, as soon as that is known."""
+    most = None if bounds.document_chars is None else bounds.document_chars * _UTF8_BYTES + len(_BOM)
     data = bytearray()
+    if most is not None and not file.compression and file.bytes > most:
+        return None
     with (
-        open_decompressed(file) as stream,
+        open_decompressed(file, bounds) as stream,
         telling_damage(file, lambda: f"soon after the first {len(data):,} bytes of its content"),
     ):
         while piece := stream.read(BUFFER_BYTES):
             data += piece
-    text, is_replaced = decode_utf8(data)
-    folder = posixpath.dirname(file.name) or posixpath.basename(posixpath.dirname(file.path))
-    return [file.name, text.removeprefix("\ufeff"), folder], is_replaced
+            if most is not None and len(data) > most:
+                return None
+    return data
 
 
-def _read_jsonl(span: Span, columns: Columns) -> Iterator[_Row]:
-    for position, line in read_lines(span):
-        line = line.removeprefix(_BOM)
-        if not line.strip():
+def _read_jsonl(span: Span, columns: Columns, bounds: Bounds) -> Iterator[_Row]:
+    place = columns.schema.get_field_index("text")
+    for line in read_lines(span, bounds):
+        if not line.is_row:
             continue
-        string, is_replaced = decode_utf8(line)
+        if line.content is None:
+            yield _Row([None] * len(columns.schema.names), False, True)
+            continue
+        content = line.content.removeprefix(_BOM)
+        string, is_replaced = decode_utf8(content)
         try:
             values = _values(_parse(string), span.file, columns)
         except ValueError as error:
-            number = _count_newlines(span.file, position) + 1
+            number = _count_newlines(span.file, line.start, bounds) + 1
             raise UserError(f"{span.file.name}, line {number}: {error}") from error
         is_replaced = is_replaced and any(_REPLACEMENT in value for value in values if value)
-        if _SURROGATE_ESCAPE.search(line):
+        if _SURROGATE_ESCAPE.search(content):
             mended = [value and _SURROGATES.sub(_REPLACEMENT, value) for value in values]
             is_replaced = is_replaced or mended != values
             values = mended
-        yield values, is_replaced
+        yield _within(_Row(values, is_replaced), place, bounds)
+
+
+def _within(row: _Row, place: int, bounds: Bounds) -> _Row:
+    """The row, without its text when that is too long; place: of the text."""
+    text = row.values[place]
+    if text is None or bounds.document_chars is None or len(text) <= bounds.document_chars:
+        return row
+    row.values[place] = None
+    return _Row(row.values, False, True)
 
 
 def _parse(line: str) -> dict[str, Any]:
@@ -160,10 +236,10 @@ def _name_type(value: object) -> str:
     return names.get(type(value), "a number")
 
 
-def _count_newlines(file: InputFile, position: int) -> int:
+def _count_newlines(file: InputFile, position: int, bounds: Bounds) -> int:
     """Newlines before a position of the file's content."""
     number = 0
-    with open_decompressed(file) as stream:
+    with open_decompressed(file, bounds) as stream:
         while position > 0 and (piece := stream.read(min(position, BUFFER_BYTES))):
             number += piece.count(b"\n")
             position -= len(piece)

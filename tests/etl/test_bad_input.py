@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from etl.inputs import Input
 from etl.recipe import Recipe, load_recipe
 from nextlong.config import Embedding, Indexing, Packing
 from nextlong.errors import UserError
@@ -203,6 +205,53 @@ def test_a_recipe_that_is_not_valid(tmp_path: Path, change: str, message: str) -
     with pytest.raises(UserError, match=message) as caught:
         load_recipe(str(path))
     assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("input: {path: 's3://key:S3CRET@bucket/x'}", r"input\.path has an address, s3://\.\.\., with a password"),
+        ("input: {path: 's3://key:S3/CR+ET@bucket/x'}", "with a password, key or token in it"),
+        ("input: {path: ['a', 'https://S3CRET@host/x']}", "AWS_SECRET_ACCESS_KEY.*fsspec"),
+        ("input: {path: 'https://host/x.jsonl?X-Amz-Signature=S3CRET'}", "with a password, key or token in it"),
+        ("input: {path: {a: 's3://key:S3CRET@bucket/x'}}", r"input\.path is .*must be text or a list of texts"),
+        ("input: 's3://key:S3CRET@bucket/x'", "input"),
+        ("input: {path: a, storage_options: {secret: S3CRET}}", "'input' does not accept option 'storage_options"),
+        ("cluster: S3CRET", r"cluster must be null, or have kind \(one of LocalCluster"),
+        ("cluster: {kind: SSHCluster, options: [S3CRET]}", "cluster must be null, or have kind"),
+        ("cluster: {kind: SSHCluster, options: {password: S3CRET}, wrkers: 1}", "cluster must be null, or have kind"),
+        ("cluster: {kind: SSHCluster, options: {password: S3CRET}, workers: 0}", r"cluster\.workers is 0, but it must"),
+    ],
+)
+def test_a_secret_in_a_recipe_is_refused_or_passed_on_and_never_repeated(
+    tmp_path: Path, change: str, message: str
+) -> None:
+    path = tmp_path / "recipe.yaml"
+    start = "" if change.startswith("input") else "input: {path: a.parquet}\n"
+    path.write_text(f"{start}output: work\ntokenizer: t\nsynthesis: {{target_length_tokens: 64}}\n{change}\n")
+    with pytest.raises(UserError, match=message) as caught:
+        load_recipe(str(path))
+    assert not re.search("S3CRET|CR.ET", str(caught.value))
+    with pytest.raises(UserError) as caught:
+        load_recipe(str(path), ["--input.storage_options.secret=S3CRET", "--unknown=S3CRET"])
+    assert "S3CRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "s3://bucket/2024-01-01T12:00:00@x.jsonl",
+        "hf://datasets/owner/name@refs/convert/parquet",
+        "github://owner:name@main/docs",
+        "http://host:8080/a@b.jsonl",
+        "sftp://user@host:22/x@y.jsonl",
+        "https://host/a.jsonl?download=true",
+        "s3://bucket/part-?.jsonl",
+        "/data/a:b@c.jsonl",
+    ],
+)
+def test_an_address_without_password_is_not_taken_for_one(address: str) -> None:
+    assert Input(path=address).addresses == [address]
 
 
 def test_a_recipe_that_is_not_there() -> None:

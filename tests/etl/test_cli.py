@@ -183,3 +183,25 @@ def test_a_full_disk_ends_with_what_to_do_and_a_rerun_finishes(
     assert "run the same command again" in ran.stderr
     assert "Traceback" not in ran.stderr
     assert data_files(Work.open(tmp_path / "saved")) == data_files(Work.open(tmp_path / "whole"))
+
+
+def test_what_is_no_field_is_named_and_a_fields_value_is_no_recipe(recipe_file: Path, tmp_path: Path) -> None:
+    for words in (["run", "--foo", 3], ["run", recipe_file, "--foo=3"], ["plan", "--foo", 3], ["compare", "--foo", 3]):
+        assert "--foo is no option and no field of a recipe" in nextlong(*words, status=2).stderr
+    nextlong("run", "--output", tmp_path / "other", recipe_file, "--only", "read", "--workers", 0)
+    assert (tmp_path / "other" / "1-documents" / "manifest.json").is_file()
+    options = "--cluster.options={password: S3CRET}"
+    command = ["run", recipe_file, "--output", tmp_path / "other", "--input.part_rows=7", "--cluster.kind=LocalCluster"]
+    refused = nextlong(*command, options, status=2).stderr
+    assert "--cluster.options=... --output" in refused
+    assert "S3CRET" not in refused
+
+
+def test_too_little_memory_for_the_index_is_told_before_it_is_built(recipe_file: Path, tmp_path: Path) -> None:
+    limited = ["prlimit", "--rss=20480", *NEXTLONG, "run", str(recipe_file), "--workers", "0"]
+    ran = subprocess.run(limited, capture_output=True, text=True, timeout=200)
+    assert ran.returncode == 2
+    assert (
+        "nextlong: index.factory Flat needs 0.00 GB of memory a worker to build shards" in ran.stderr.splitlines()[-1]
+    )
+    assert not list((tmp_path / "work" / "4-index").glob("*.faiss"))

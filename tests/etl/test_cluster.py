@@ -1,12 +1,16 @@
 """Clusters named by a recipe, and the examination of workers: one sentence before work, never a failure hours later."""
 
+import contextlib
 import dataclasses
 import re
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from etl import preflight
 from etl.cluster import Cluster, started
@@ -25,7 +29,8 @@ LOCAL = {"n_workers": 1, "threads_per_worker": 1, "memory_limit": 0, "dashboard_
 def test_a_recipes_cluster_gives_the_bytes_of_one_process(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     alone, _ = run(make_recipe("alone"))
     recipe = dataclasses.replace(make_recipe(), cluster=Cluster(kind="LocalCluster", options=LOCAL, workers=2))
-    (tmp_path / "recipe.yaml").write_text(resolved_yaml(recipe))
+    section = yaml.safe_dump({"cluster": dataclasses.asdict(recipe.cluster)})
+    (tmp_path / "recipe.yaml").write_text(resolved_yaml(recipe) + section)
     assert load_recipe(str(tmp_path / "recipe.yaml")) == recipe
     ran = nextlong("run", tmp_path / "recipe.yaml")
     assert "workers have the packages, the files and the folder" in (tmp_path / "work" / "run.log").read_text()
@@ -41,6 +46,40 @@ def test_a_scheduler_that_runs_already_gives_them_too(make_recipe: MakeRecipe) -
     with started(cluster) as running, scheduler_engine(running.scheduler_address) as engine:
         work, _ = run(make_recipe(), engine)
     assert data_files(work) == data_files(alone)
+
+
+@pytest.mark.parametrize(
+    ("greeting", "message"),
+    [(b"SSH-2.0-OpenSSH\r\n", "another kind of server listens there"), (b"", "nothing that it understands is said")],
+)
+def test_another_server_at_the_schedulers_port_is_told(greeting: bytes, message: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):  # until it is closed
+                while True:
+                    held.append(server.accept()[0])
+                    held[-1].sendall(greeting)
+
+        held: list[socket.socket] = []
+        threading.Thread(target=serve, daemon=True).start()
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(UserError, match=rf"no Dask scheduler answers at {address} \({message}\)"):  # noqa: SIM117
+            with scheduler_engine(address):
+                raise AssertionError("it answered")
+        assert held
+        server.shutdown(socket.SHUT_RDWR)
+        for connection in held:
+            connection.close()
+
+
+def test_a_workers_address_is_no_schedulers() -> None:
+    with started(Cluster(kind="LocalCluster", options=LOCAL)) as running:
+        running.wait_for_workers(1)
+        [worker] = running.scheduler_info["workers"]
+        message = rf"at {worker} \(it is the address of a worker\)"
+        with pytest.raises(UserError, match=message), scheduler_engine(worker):
+            raise AssertionError("it answered")
 
 
 @pytest.mark.parametrize(
