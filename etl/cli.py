@@ -228,7 +228,7 @@ def _demo(options: argparse.Namespace, _: list[str]) -> int:
 
 
 def _run(options: argparse.Namespace, overrides: list[str]) -> int:
-    from etl.recipe import recipe_parser
+    from etl.recipe import load_recipe, recipe_parser
 
     if options.fields:
         recipe_parser().print_help()
@@ -237,7 +237,7 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.recipe is None:
         raise UserError("run needs a RECIPE.yaml; 'nextlong demo' writes one to start from.")
     _check_workers(options.workers)
-    recipe = _load_recipe(options.recipe, overrides)
+    recipe = load_recipe(options.recipe, overrides)
     if options.dry_run:
         from etl.capacity.plan import plan_page
 
@@ -271,8 +271,9 @@ def _plan(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.recipe is None and not ((options.chars or options.chunks) and has_target):
         raise UserError("plan needs a RECIPE.yaml, or --chars and --target; see nextlong plan --help.")
     from etl.capacity.plan import plan_page, recipe_without_corpus
+    from etl.recipe import load_recipe
 
-    recipe = _load_recipe(options.recipe, fields) if options.recipe else recipe_without_corpus(fields)
+    recipe = load_recipe(options.recipe, fields) if options.recipe else recipe_without_corpus(fields)
     _show(
         plan_page(
             recipe,
@@ -292,8 +293,9 @@ def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
     check_names(options.strategies)
     _check_workers(options.workers)
     from etl import compare
+    from etl.recipe import load_recipe
 
-    recipe = _load_recipe(options.recipe, overrides)
+    recipe = load_recipe(options.recipe, overrides)
     out = (options.out or Path(recipe.output.rstrip("/") + "-compare")).expanduser().absolute()
     jobs = compare.prepare_all(recipe, options.strategies, out)
     _log_to(out)
@@ -301,15 +303,6 @@ def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
         outcomes = compare.compare(jobs, out, running)
     _show(compare.as_table(outcomes))
     return 0 if all(each.facts for each in outcomes) else 2
-
-
-def _load_recipe(path: str, overrides: list[str]) -> "Recipe":
-    from etl.recipe import load_recipe
-    from etl.vet import vet
-
-    if Path(path).is_file():
-        vet(Path(path))
-    return load_recipe(path, overrides)
 
 
 def _engine(options: argparse.Namespace, recipe: "Recipe") -> "contextlib.AbstractContextManager[Engine]":

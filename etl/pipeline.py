@@ -75,7 +75,9 @@ def run(job: Job, engine: Engine, *, only: str | None = None) -> dict[str, Any]:
     """
     with locked(job.work.path):
         if engine.client is not None:
-            check_workers(engine.client, job.work.path, _read_by_workers(job))
+            cluster = job.recipe.cluster
+            wait_seconds = 60 * cluster.wait_minutes if cluster else 60
+            check_workers(engine.client, job.work.path, _read_by_workers(job), wait_seconds=wait_seconds)
         verify.reopen_damaged(job.work, [only] if only else STAGES, engine)
         return _run(job, engine, only)
 

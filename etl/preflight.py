@@ -21,7 +21,7 @@ _MIN_FREE_BYTES = 2**30
 _MIN_STOPPED_AT_BYTES = 8 * 2**30  # a model, a part and some mapped pages; more is told, not refused
 
 
-def check_workers(client: Any, folder: Path, reads: Iterable[Path], *, wait_seconds: float = 60) -> None:
+def check_workers(client: Any, folder: Path, reads: Iterable[Path], *, wait_seconds: float) -> None:
     """Ask every worker for what a run needs. Raises UserError naming worker, reason and remedy, before any work.
 
     folder: the work folder, which must be one and the same for all. reads: local files and folders that tasks read.
@@ -94,6 +94,8 @@ def problem_of(answer: Any, here: dict[str, Any], folder: Path) -> str | None:
 
 
 def _wait_for_one(client: Any, seconds: float) -> None:
+    if not client.nthreads():
+        log.info("waiting for the first worker, %.0f minutes at most", seconds / 60)
     try:
         client.wait_for_workers(1, timeout=seconds)
     except TimeoutError as error:

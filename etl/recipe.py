@@ -9,6 +9,7 @@ import yaml
 
 from etl.cluster import Cluster, Kind
 from etl.inputs import Input
+from etl.vet import vet
 from nextlong.config import Chunking, Decontamination, Embedding, Indexing, Mining, Packing, Synthesis
 from nextlong.errors import UserError
 
@@ -72,11 +73,8 @@ def load_recipe(path: str, overrides: list[str] | None = None) -> Recipe:
                 f"package: {', '.join(packaged)}."
             )
         path = str(packaged[path])
-    parser = recipe_parser()
-    try:
-        return parse_recipe(parser, ["--recipe", path, *(overrides or [])])
-    except yaml.YAMLError as error:
-        raise UserError(f"recipe {path} is not valid YAML: {error}") from error
+    vet(Path(path), Recipe)
+    return parse_recipe(recipe_parser(), ["--recipe", path, *(overrides or [])])
 
 
 def packaged_recipes() -> dict[str, Path]:

@@ -6,12 +6,13 @@ from typing import Any, get_args, get_type_hints
 
 import yaml
 
-from etl.recipe import Recipe
 from nextlong.errors import UserError
 
 
-def vet(path: Path) -> None:
+def vet(path: Path, recipe: type) -> None:
     """Raise UserError unless a file holds fields of a recipe alone: sections as mappings, of their own settings.
+
+    recipe: the dataclass of the whole.
 
     The parser would take a text in place of a section for a file to read or a class to import, and likewise fields of
     its own such as class_path; importing runs the module.
@@ -20,9 +21,8 @@ def vet(path: Path) -> None:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"recipe {path} is not valid YAML: {' '.join(str(error).split())}") from error
-    fields = _settings(Recipe)
-    _check(path, data, fields, "")
-    for name, section in _sections().items():
+    _check(path, data, _settings(recipe), "")
+    for name, section in sections(recipe).items():
         if data.get(name) is not None:
             _check(path, data[name], _settings(section), f"{name}.")
 
@@ -39,9 +39,9 @@ def _check(path: Path, data: Any, known: set[str], prefix: str) -> None:
         raise UserError(f"recipe {path}: {prefix}{unknown[0][:80]} is no setting. There are {names}.")
 
 
-def _sections() -> dict[str, Any]:
-    """The dataclasses of a recipe's sections."""
-    hints: dict[str, Any] = get_type_hints(Recipe)
+def sections(recipe: type) -> dict[str, Any]:
+    """The dataclasses of a recipe's sections, by field."""
+    hints: dict[str, Any] = get_type_hints(recipe)
     kinds = {name: (hint, *get_args(hint)) for name, hint in hints.items()}  # the cluster may be None
     return {name: kind for name, each in kinds.items() for kind in each if dataclasses.is_dataclass(kind)}
 

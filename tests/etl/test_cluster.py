@@ -122,14 +122,14 @@ def limited() -> Iterator[Engine]:
 
 def test_a_worker_that_would_be_paused_for_mapped_pages_is_refused(limited: Engine, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"Dask would pause or kill it at 3\.2 GiB.*--memory-limit 0"):
-        check_workers(limited.client, tmp_path, [])
+        check_workers(limited.client, tmp_path, [], wait_seconds=60)
 
 
 def test_workers_see_what_is_there_and_not_what_is_not(two_workers: Engine, tmp_path: Path) -> None:
-    check_workers(two_workers.client, tmp_path, [tmp_path])
+    check_workers(two_workers.client, tmp_path, [tmp_path], wait_seconds=60)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(UserError, match=r"worker tcp.* cannot take part: it does not see .*nowhere"):
-        check_workers(two_workers.client, tmp_path, [tmp_path / "nowhere"])
+        check_workers(two_workers.client, tmp_path, [tmp_path / "nowhere"], wait_seconds=60)
 
 
 @pytest.mark.parametrize(

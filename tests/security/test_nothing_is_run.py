@@ -21,8 +21,8 @@ from onnx import TensorProto, helper, numpy_helper
 from etl import pipeline
 from etl.engine import Engine, StageFailed
 from etl.parts import MARKER, file_facts, read_array
-from etl.recipe import Recipe, resolved_yaml
-from etl.vet import vet
+from etl.recipe import Recipe, load_recipe, resolved_yaml
+from etl.vet import sections, vet
 from etl.work import STAGES
 from nextlong.config import Embedding
 from nextlong.embedding import Embedder
@@ -104,10 +104,10 @@ def test_a_recipe_names_no_class_and_no_other_file(
 ) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(RECIPE))
-    vet(path)
+    vet(path, Recipe)
     path.write_text(yaml.safe_dump(RECIPE | changed).replace("'<<'", "<<"))
     with pytest.raises(UserError, match=rf"^recipe {path}: .*(must be settings|is no setting)[^\n]*$"):
-        vet(path)
+        vet(path, Recipe)
     assert not trap.sprung.exists()
 
 
@@ -141,16 +141,13 @@ def test_yaml_tags_of_a_recipe_make_no_objects(tag: str, trap: Trap, trap_module
 def test_a_value_of_any_setting_is_no_class(trap: Trap, trap_module: str, tmp_path: Path) -> None:
     import dataclasses
 
-    from etl.recipe import load_recipe
-    from etl.vet import _sections
-
     path, tried = tmp_path / "recipe.yaml", 0
-    for name, section in _sections().items():
+    for name, section in sections(Recipe).items():
         for field in dataclasses.fields(section):
             for value in ("trap_module.Sprung", NAMED, [NAMED]):
                 kind = {"kind": "LocalCluster"} if name == "cluster" else {}
                 path.write_text(yaml.safe_dump(RECIPE | {name: RECIPE.get(name, kind) | {field.name: value}}))
-                vet(path)
+                vet(path, Recipe)
                 try:
                     load_recipe(str(path))
                 except UserError:

@@ -108,7 +108,7 @@ def test_the_documented_slurm_recipe_asks_for_what_it_says_and_its_workers_are_a
         with subprocess.Popen(["sh", script], stderr=subprocess.DEVNULL, start_new_session=True) as job:
             try:
                 client.wait_for_workers(8, timeout=100)
-                check_workers(client, tmp_path, [tmp_path])
+                check_workers(client, tmp_path, [tmp_path], wait_seconds=60)
                 assert set(client.nthreads().values()) == {1}
             finally:
                 os.killpg(job.pid, signal.SIGKILL)
