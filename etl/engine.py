@@ -232,18 +232,21 @@ def scheduler_engine(address: str, *, progress: bool = False) -> Iterator[Engine
         _check_scheduler(address)
         client = Client(address, timeout=_ANSWER_SECONDS)
     except Exception as error:  # whatever another server's answer leads to
-        told = {
-            MemoryError: "another kind of server listens there",
-            TimeoutError: "nothing that it understands is said",
-        }
-        reason = told.get(type(error)) or " ".join(str(error).split())
         raise UserError(
-            f"no Dask scheduler answers at {address} ({reason}). Start one with 'dask scheduler' "
+            f"no Dask scheduler answers at {address} ({_reason(error)}). Start one with 'dask scheduler' "
             f"and workers with 'dask worker {address} --nthreads 1 --memory-limit 0', or leave --scheduler out to use "
             f"local workers."
         ) from error
     with client:
         yield Engine(client, progress=progress)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, MemoryError):  # the first bytes of another protocol, read as a length
+        return "another kind of server listens there"
+    if isinstance(error, TimeoutError):
+        return "what listens there does not understand Dask"
+    return " ".join(str(error).split())
 
 
 def _check_scheduler(address: str) -> None:
