@@ -286,12 +286,7 @@ def scheduler_engine(address: str, *, progress: bool = False) -> Iterator[Engine
 
 
 def _no_answer(address: str, error: Exception) -> UserError:
-    told = {
-        MemoryError: "another kind of server listens there",
-        TimeoutError: "nothing that it understands is said",
-    }
-    reason = told.get(type(error)) or " ".join(str(error).split()) or type(error).__name__
-    what = f"no Dask scheduler answers at {address} ({reason})."
+    what = f"no Dask scheduler answers at {address} ({_reason(error)})."
     if address.startswith("tls://"):
         return UserError(
             f"{what} Name a CA and a certificate that it trusts in Dask's configuration (distributed.comm.tls.ca-file, "
@@ -301,6 +296,14 @@ def _no_answer(address: str, error: Exception) -> UserError:
         f"{what} Start one with 'dask scheduler' and workers with 'dask worker {address} --nthreads 1 --memory-limit "
         f"0', or leave --scheduler out to use local workers; one that was started with certificates is at tls://."
     )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, MemoryError):  # the first bytes of another protocol, read as a length
+        return "another kind of server listens there"
+    if isinstance(error, TimeoutError):
+        return "what listens there does not understand Dask"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _check_scheduler(address: str) -> None:

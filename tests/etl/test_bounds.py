@@ -220,3 +220,30 @@ def test_more_rows_than_bytes_could_hold_are_refused(tmp_path: Path) -> None:
         UserError, match=r"a\.parquet has 67,108,865 rows in [\d,]+ bytes.*Leave the file out, or write"
     ):
         plan_splits(settings, list_files(settings))
+
+
+@pytest.mark.parametrize("brackets", ["[]", "{}"])
+def test_json_nested_a_hundred_thousand_deep_is_named_with_its_line(tmp_path: Path, brackets: str) -> None:
+    opening = "[" if brackets == "[]" else '{"a":'
+    deep = opening * 100_000 + "1" + brackets[1] * 100_000
+    (tmp_path / "a.jsonl").write_text(f'{{"text": "fine"}}\n{{"text": "deep", "other": {deep}}}\n')
+    rows, _, _, told = read_apart(tmp_path / "a.jsonl")
+    assert told == "a.jsonl, line 2: nested too deeply to be read. Remove the line.\n"
+    assert rows == 0
+
+
+def test_a_footer_that_is_damaged_in_its_names_or_offsets_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(
+        pa.table({"text": ["a"] * 50, "other": ["b"] * 50}), path, write_statistics=False, store_schema=False
+    )
+    whole = path.read_bytes()
+    damaged = [
+        whole.replace(b"other", b"oth\xffr"),
+        whole[:-8] + b"\xff\xff\xff\x7fPAR1",
+        whole[:-8] + bytes(4) + b"PAR1",
+    ]
+    for data in damaged:
+        assert data != whole
+        path.write_bytes(data)
+        assert "a.parquet is damaged or cut short" in read_apart(path)[3]

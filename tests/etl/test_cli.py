@@ -198,8 +198,9 @@ def test_what_is_no_field_is_named_and_a_fields_value_is_no_recipe(recipe_file: 
 
 
 def test_too_little_memory_for_the_index_is_told_before_it_is_built(recipe_file: Path, tmp_path: Path) -> None:
-    limited = ["prlimit", "--rss=20480", *NEXTLONG, "run", str(recipe_file), "--workers", "0"]
-    ran = subprocess.run(limited, capture_output=True, text=True, timeout=200)
+    limited = ["sh", "-c", 'ulimit -m 20 && exec "$0" "$@"', *NEXTLONG]
+    command = [*limited, "run", str(recipe_file), "--workers", "0"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert ran.returncode == 2
     assert (
         "nextlong: index.factory Flat needs 0.00 GB of memory a worker to build shards" in ran.stderr.splitlines()[-1]

@@ -50,7 +50,10 @@ def test_a_scheduler_that_runs_already_gives_them_too(make_recipe: MakeRecipe) -
 
 @pytest.mark.parametrize(
     ("greeting", "message"),
-    [(b"SSH-2.0-OpenSSH\r\n", "another kind of server listens there"), (b"", "nothing that it understands is said")],
+    [
+        (b"SSH-2.0-OpenSSH\r\n", "another kind of server listens there"),
+        (b"", "what listens there does not understand Dask"),
+    ],
 )
 def test_another_server_at_the_schedulers_port_is_told(greeting: bytes, message: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
