@@ -83,7 +83,9 @@ def test_the_scheduler_is_killed(stage: str, recipe_file: Path, check: Check) ->
             cluster.add_worker()
         run = Run(recipe_file, "--scheduler", cluster.address)
         run.reach(stage)
-        cluster.scheduler.kill()
+        with frozen(*[worker.pid for worker in cluster.workers]):  # so that the stage does not end before
+            assert run.is_at(stage)
+            cluster.scheduler.kill()
         screen = run.wait(1)
         assert "nextlong: the connection to the Dask scheduler was lost. Finished parts are kept" in screen
         assert "run the same command again" in screen
