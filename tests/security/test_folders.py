@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -261,16 +262,22 @@ def _no_links(*_: object) -> None:
     ],
     ids=["table", "copy", "json", "array", "raw"],
 )
-def test_a_link_at_the_name_of_a_temporary_file_is_not_followed(write: Callable[[Path], None], tmp_path: Path) -> None:
+def test_a_link_at_the_name_of_a_file_that_is_written_is_not_followed(
+    write: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     victim, path = tmp_path / "victim", tmp_path / "file"
     victim.write_text("theirs")
-    for name in (f"file.{os.getpid()}.tmp", "file"):
-        (tmp_path / name).symlink_to(victim)
+    path.symlink_to(victim)
     write(path)
     assert victim.read_text() == "theirs"
     assert path.is_file()
     assert not path.is_symlink()
-    assert sorted(each.name for each in tmp_path.iterdir() if each.name != "source") == ["file", "victim"]
+    guessed = uuid.uuid4()
+    monkeypatch.setattr(uuid, "uuid4", lambda: guessed)
+    (tmp_path / f"file.{guessed.hex}.tmp").symlink_to(victim)
+    with pytest.raises(FileExistsError):
+        write(path)
+    assert victim.read_text() == "theirs"
 
 
 @pytest.mark.parametrize("umask", [0o027, 0o077, 0o002], ids=oct)
