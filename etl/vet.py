@@ -30,13 +30,17 @@ def vet(path: Path, recipe: type) -> None:
 def _check(path: Path, data: Any, known: set[str], prefix: str) -> None:
     where = prefix.rstrip(".") or "it"
     if not isinstance(data, dict):
-        raise UserError(
-            f"recipe {path}: {where} is {str(data)[:80]!r}, but it must be settings, a line 'name: value' each."
-        )
+        raise UserError(f"recipe {path}: {where} must be settings, a line 'name: value' each, and it is {_kind(data)}.")
     unknown = sorted({str(name) for name in data} - known)
     if unknown:
         names = ", ".join(sorted(known))
         raise UserError(f"recipe {path}: {prefix}{unknown[0][:80]} is no setting. There are {names}.")
+
+
+def _kind(data: Any) -> str:
+    """What stands there, but not the value, which may be a secret."""
+    kinds = {str: "a text", list: "a list", type(None): "empty"}
+    return kinds.get(type(data), "a single value")
 
 
 def sections(recipe: type) -> dict[str, Any]:

@@ -216,10 +216,10 @@ def test_a_recipe_that_is_not_valid(tmp_path: Path, change: str, message: str) -
         ("input: {path: 'https://host/x.jsonl?X-Amz-Signature=S3CRET'}", "with a password, key or token in it"),
         ("input: {path: {a: 's3://key:S3CRET@bucket/x'}}", r"input\.path is .*must be text or a list of texts"),
         ("input: 's3://key:S3CRET@bucket/x'", "input"),
-        ("input: {path: a, storage_options: {secret: S3CRET}}", "'input' does not accept option 'storage_options"),
-        ("cluster: S3CRET", r"cluster must be null, or have kind \(one of LocalCluster"),
+        ("input: {path: a, storage_options: {secret: S3CRET}}", r"input\.storage_options is no setting"),
+        ("cluster: S3CRET", "cluster must be settings, .* and it is a text"),
         ("cluster: {kind: SSHCluster, options: [S3CRET]}", "cluster must be null, or have kind"),
-        ("cluster: {kind: SSHCluster, options: {password: S3CRET}, wrkers: 1}", "cluster must be null, or have kind"),
+        ("cluster: {kind: SSHCluster, options: {password: S3CRET}, wrkers: 1}", r"cluster\.wrkers is no setting"),
         ("cluster: {kind: SSHCluster, options: {password: S3CRET}, workers: 0}", r"cluster\.workers is 0, but it must"),
     ],
 )

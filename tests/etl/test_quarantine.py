@@ -52,7 +52,9 @@ def poisoned_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def poisoned_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Models that read the word as a token of its own, and then raise (an index out of bounds) or die (-2**63 / -1)."""
-    return {way: _break_model(build_model(tmp_path_factory.mktemp(way) / "model"), way) for way in ("raises", "dies")}
+    folder = tmp_path_factory.mktemp("models")
+    model = build_model(folder / "model")  # one for both: training a tokenizer twice may give two
+    return {way: _break_model(Path(shutil.copytree(model, folder / way)), way) for way in ("raises", "dies")}
 
 
 def _break_model(folder: Path, way: str) -> Path:
