@@ -135,21 +135,29 @@ def _kept(table: pa.Table, first_id: int, status: NDArray[np.uint16], settings: 
     return kept.select(documents_schema(settings).names).cast(documents_schema(settings))
 
 
-def _parts(tables: Iterable[pa.Table], split: Split, schema: pa.Schema) -> Iterator[pa.Table]:
-    """Documents gathered into parts, each closed by the document with which it reaches its size; one at least."""
-    held, filled, num_parts = [schema.empty_table()], 0, 0
+def parts_of(tables: Iterable[pa.Table], split: Split, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Documents gathered into parts, each closed by the document with which it reaches its size; one at least.
+
+    What would be left for the last one and is less than half a part stays with the one before.
+    """
     limit = split.part_rows or split.part_bytes or 0
+    held, sizes, num_parts = schema.empty_table(), np.zeros(0, np.int64), 0
     for table in tables:
-        sizes = np.ones(table.num_rows, np.int64) if split.part_rows else pc.binary_length(table["text"]).to_numpy()
-        first = 0
-        for row, size in enumerate(sizes.tolist()):
-            filled += size
-            if limit and filled >= limit:
-                yield pa.concat_tables([*held, table.slice(first, row + 1 - first)])
-                held, filled, first, num_parts = [schema.empty_table()], 0, row + 1, num_parts + 1
-        held.append(table.slice(first))
-    if sum(table.num_rows for table in held) or not num_parts:
-        yield pa.concat_tables(held)
+        held = pa.concat_tables([held, table])
+        more = np.ones(table.num_rows, np.int64) if split.part_rows else pc.binary_length(table["text"]).to_numpy()
+        sizes = np.concatenate([sizes, more])
+        while limit and (rows := _rows_of_part(sizes, limit)):
+            yield held.slice(0, rows)
+            held, sizes, num_parts = held.slice(rows), sizes[rows:], num_parts + 1
+    if held.num_rows or not num_parts:
+        yield held
+
+
+def _rows_of_part(sizes: NDArray[np.int64], limit: int) -> int:
+    """How many documents make a part; 0: there are too few for one and half of another."""
+    filled = np.cumsum(sizes)
+    rows = int(np.searchsorted(filled, limit)) + 1
+    return rows if rows < len(sizes) and 2 * int(filled[-1] - filled[rows - 1]) >= limit else 0
 
 
 def _account(read: ReadSplit, status: NDArray[np.uint16], evaluation_files: Sequence[str]) -> Account:
@@ -225,7 +233,7 @@ def _read_part(
             yield _kept(read.table, first, here, settings)
 
     written = []
-    for number, table in enumerate(_parts(tables(), split, documents_schema(settings))):
+    for number, table in enumerate(parts_of(tables(), split, documents_schema(settings))):
         file = f"{name}-{number:03d}.parquet"
         write_table(folder / file, table)
         written.append((file, table.num_rows))

@@ -8,6 +8,8 @@ import yaml
 
 from nextlong.errors import UserError
 
+_KINDS = {str: "a text", list: "a list", type(None): "empty"}  # in place of the value, which may be a password
+
 
 def vet(path: Path, recipe: type) -> None:
     """Raise UserError unless a file holds fields of a recipe alone: sections as mappings, of their own settings.
@@ -20,7 +22,7 @@ def vet(path: Path, recipe: type) -> None:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UserError(f"recipe {path} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"recipe {path} is not valid YAML: {_reason(error)}") from error
     _check(path, data, _settings(recipe), "")
     for name, section in sections(recipe).items():
         if data.get(name) is not None:
@@ -30,17 +32,22 @@ def vet(path: Path, recipe: type) -> None:
 def _check(path: Path, data: Any, known: set[str], prefix: str) -> None:
     where = prefix.rstrip(".") or "it"
     if not isinstance(data, dict):
-        raise UserError(f"recipe {path}: {where} must be settings, a line 'name: value' each, and it is {_kind(data)}.")
+        raise UserError(
+            f"recipe {path}: {where} is {_KINDS.get(type(data), 'one value')}, but it must be settings, a line "
+            "'name: value' each."
+        )
     unknown = sorted({str(name) for name in data} - known)
     if unknown:
         names = ", ".join(sorted(known))
         raise UserError(f"recipe {path}: {prefix}{unknown[0][:80]} is no setting. There are {names}.")
 
 
-def _kind(data: Any) -> str:
-    """What stands there, but not the value, which may be a secret."""
-    kinds = {str: "a text", list: "a list", type(None): "empty"}
-    return kinds.get(type(data), "a single value")
+def _reason(error: Exception) -> str:
+    """Where and why, without the line itself, which may hold a password."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return " ".join(str(error).split())
+    return f"{getattr(error, 'problem', None) or 'damaged'}, line {mark.line + 1}, column {mark.column + 1}"
 
 
 def sections(recipe: type) -> dict[str, Any]:

@@ -172,7 +172,9 @@ def _find(address: str) -> _Found:
         relative = name.removeprefix(root).lstrip("/")
         if kind == "file" or not any(part.startswith(".") for part in relative.split("/")):
             full = name if isinstance(filesystem, LocalFileSystem) else filesystem.unstrip_protocol(name)
-            files[relative] = (full, _size(filesystem, info), _version(info))
+            size = _size(filesystem, info)
+            told = filesystem.info(name) if info.get("islink") else info  # a listing tells the link's own time
+            files[relative] = (full, size, _version(told))
     if not files:
         reason = "matches no file" if kind == "glob" else "is a folder without files"
         raise UserError(f"input.path {address} {reason} (hidden ones are skipped). Check the spelling.")
