@@ -35,6 +35,7 @@ from etl.work import STAGES
 from nextlong.config import Chunking, Embedding, Indexing, Synthesis
 
 _CHUNKS_A_LONG_DOCUMENT = 250  # so many chunks of the corpus for each wanted
+_WATCH_SECONDS = 0.1
 
 
 @dataclasses.dataclass
@@ -105,6 +106,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--dimensions", type=int, default=128)
     parser.add_argument("--granularity-chars", type=int, default=1_024)
+    parser.add_argument("--part-bytes", type=int, default=4 * 2**20, help="text a part, of every corpus")
     parser.add_argument("--target", type=int, default=32_768, help="tokens of a long document")
     parser.add_argument("--factory", default="auto", help="of the index")
     parser.add_argument("--folder", help="where to make the files; default: the system's temporary folder")
@@ -134,7 +136,7 @@ def _prepare(folder: Path, num_chunks: int, options: argparse.Namespace) -> int:
 def _measure(folder: Path, num_chunks: int, workers: int, num_topics: int, options: argparse.Namespace) -> Run:
     load = os.getloadavg()[0]
     recipe = Recipe(
-        input=Input(path=str(folder / "corpus"), source="source"),
+        input=Input(path=str(folder / "corpus"), source="source", part_bytes=options.part_bytes),
         output=str(folder / "work"),
         tokenizer=str(folder / "tokenizer.json"),
         chunking=Chunking(granularity_chars=options.granularity_chars),
@@ -171,10 +173,11 @@ def _watching(job: Job, engine: Engine) -> Iterator[tuple[Use, Use, list[int]]]:
     this, done = psutil.Process(), threading.Event()
 
     def watch() -> None:
-        while not done.wait(0.1):
+        processes = this.children(recursive=True)
+        while not done.wait(_WATCH_SECONDS):
             stage = next((name for name in STAGES if not job.work[name].manifest_file.exists()), "pack")
             driver.note(stage, this)
-            for process in this.children(recursive=True):
+            for process in processes:
                 workers.note(stage, process)
             num_tasks.append(len(scheduler.tasks) if scheduler else 0)
 

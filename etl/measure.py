@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from etl.draw import all_documents
+from etl.lookup import documents_of
 from etl.work import StageFolder
 from nextlong.hardness import SegmentColumns, meta_distances, similarity_by_rank
 
@@ -83,16 +83,25 @@ def count_uses(tables: Sequence[Path], chunks: StageFolder) -> dict[str, Any]:
         is_there[chunk_ids] = True
         inserted = pc.is_in(pc.struct_field(segments, "role"), value_set=pa.array(["negative", "document"])).to_numpy()
         np.add.at(uses, chunk_ids[inserted], 1)
-    first_chunks = all_documents(chunks)["first_chunk_id"].to_numpy(np.int64)
-    documents = np.unique(np.searchsorted(first_chunks, np.flatnonzero(is_there), "right"))
     num_used, num_uses = int((uses > 0).sum()), int(uses.sum())
     return {
-        "distinct_documents": len(documents),
+        "distinct_documents": _count_documents(is_there, chunks),
         "distinct_chunks": int(is_there.sum()),
         "uses_per_chunk": _ratio(num_uses, num_used),
         "distinct_negatives_ratio": _ratio(num_used, num_uses),
         "reuse": _histogram(uses),
     }
+
+
+def _count_documents(is_there: NDArray[np.bool_], chunks: StageFolder) -> int:
+    """The documents of which any chunk is there; holds one part's at a time."""
+    number, first = 0, 0
+    for path, rows in chunks.tables():
+        starts = pq.read_table(documents_of(path), columns=["first_chunk_id"])["first_chunk_id"].to_numpy() - first
+        used = np.flatnonzero(is_there[first : first + rows])
+        number += len(np.unique(np.searchsorted(starts, used, "right")))
+        first += rows
+    return number
 
 
 def _histogram(uses: NDArray[np.int32]) -> dict[str, int]:

@@ -257,6 +257,31 @@ def test_vectors_kept_whole_are_proposed_with_a_small_margin(make_recipe: MakeRe
     assert facts["recall"] >= facts["recall_before_reranking"] > 0.9
 
 
+@pytest.mark.parametrize(
+    ("sections", "top_k", "expected"),
+    [
+        ({"mining": {"num_candidates": 40}}, "auto", 40),
+        ({"mining": {"num_candidates": 40}}, 8, 8),
+        ({"synthesis": {"strategy": "iclm"}}, "auto", 50),
+    ],
+)
+def test_recall_is_measured_for_as_many_neighbours_as_are_looked_up(
+    make_recipe: MakeRecipe, sections: dict[str, Any], top_k: Any, expected: int
+) -> None:
+    recipe = indexed(make_recipe(**sections), factory="IVF8,Flat", recall_top_k=top_k)
+    work, _ = run(recipe)
+    assert facts_of(work)["recall_top_k"] == expected
+
+
+def test_more_neighbours_take_more_lists(make_recipe: MakeRecipe) -> None:
+    nprobes = []
+    for candidates in (2, 60):
+        recipe = make_recipe(f"for-{candidates}", mining={"num_candidates": candidates})
+        work, _ = run(indexed(recipe, factory="IVF16,Flat"), only=None)
+        nprobes.append(facts_of(work)["nprobe"])
+    assert nprobes[0] < nprobes[1]
+
+
 def test_too_little_memory_is_told_before_anything_is_built(
     make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,7 @@ from nextlong.errors import UserError
         (Indexing, {"factory": ""}, "index.factory is ''"),
         (Indexing, {"target_recall": 1.5}, "index.target_recall is 1.5, but it must be above 0 and at most 1"),
         (Indexing, {"nprobe": 0}, "index.nprobe is 0"),
+        (Indexing, {"recall_top_k": 0}, "index.recall_top_k is 0, but it must be at least 1, or auto"),
         (Mining, {"num_candidates": 0}, "mining.num_candidates is 0"),
         (Mining, {"near_duplicate_similarity": 1.2}, "near_duplicate_similarity is 1.2"),
         (Synthesis, {"target_length_tokens": 0}, "synthesis.target_length_tokens is 0"),

@@ -156,6 +156,18 @@ def test_enough_memory_is_twice_a_shard_and_a_part() -> None:
     _memory_error("Flat", 225_599_999, 100_000_000)
 
 
+def test_shards_that_are_built_at_once_need_memory_at_once() -> None:
+    each, size = 225_600_000, 100_000_000  # a part is 26.4 MB, so there are four shards
+    for builders, factor in ((1, 1), (3, 3), (8, 4)):
+        enough = factor * each
+        check_memory("Flat", 64, COUNTS, max_shard_bytes=size, available_bytes=enough, num_builders=builders)
+        with pytest.raises(UserError) as error:
+            check_memory("Flat", 64, COUNTS, max_shard_bytes=size, available_bytes=enough - 1, num_builders=builders)
+        told = f"for {factor} workers of a machine to build" if factor > 1 else "of memory a worker to build"
+        assert told in str(error.value)
+        assert (f"start no more than {factor - 1} workers a machine" in str(error.value)) == (factor > 1)
+
+
 def test_too_little_memory_is_told_with_what_fits() -> None:
     message = _memory_error("Flat", 200_000_000)
     largest = int(re.search(r"index.max_shard_bytes to (\d+) or less", message)[1])
