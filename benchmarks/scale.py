@@ -1,7 +1,7 @@
 """A run over made corpora of growing size with made embeddings: what a chunk costs in each stage, and what is held.
 
 python -m benchmarks.scale --chunks 10000 100000 1000000
-python -m benchmarks.scale --chunks 100000 --workers 1 2 --repeats 3
+python -m benchmarks.scale --chunks 200000 --samples 4000 --workers 1 2 --repeats 3
 """
 
 import argparse
@@ -108,6 +108,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--granularity-chars", type=int, default=1_024)
     parser.add_argument("--part-bytes", type=int, default=4 * 2**20, help="text a part, of every corpus")
     parser.add_argument("--target", type=int, default=32_768, help="tokens of a long document")
+    parser.add_argument("--samples", type=int, help="long documents; default: one for 250 chunks of the corpus")
     parser.add_argument("--factory", default="auto", help="of the index")
     parser.add_argument("--folder", help="where to make the files; default: the system's temporary folder")
     return parser.parse_args()
@@ -143,7 +144,8 @@ def _measure(folder: Path, num_chunks: int, workers: int, num_topics: int, optio
         embedding=Embedding(model=str(folder / "model")),
         index=Indexing(factory=options.factory),
         synthesis=Synthesis(
-            target_length_tokens=options.target, num_samples=max(1, num_chunks // _CHUNKS_A_LONG_DOCUMENT)
+            target_length_tokens=options.target,
+            num_samples=options.samples or max(1, num_chunks // _CHUNKS_A_LONG_DOCUMENT),
         ),
     )
     job = prepare(recipe)
