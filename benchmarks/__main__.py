@@ -21,6 +21,7 @@ def main() -> None:
         "interleave": [],
         "index": [],
         "words": ["--corpus", options.corpus],
+        "scale": [],
     }.items():
         print(f"\n{name}", flush=True)
         subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *map(str, arguments)], check=True)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.made import as_embeddings
 from benchmarks.measure import medians, report
 from etl.index import measure
 from etl.lookup import RowStore
@@ -74,15 +75,11 @@ def _describe(index: Index, seconds: float) -> str:
 
 
 def _vectors(number: int, dimensions: int, clusters: int) -> NDArray[np.float16]:
-    """Unit vectors in clusters that overlap, in all directions but of falling variance, as embeddings have it."""
+    """Unit vectors in clusters that overlap."""
     rng = np.random.default_rng(0)
-    scales = 1 / (1 + np.arange(dimensions) / 8)
-    rotation, _ = np.linalg.qr(rng.standard_normal((dimensions, dimensions)))
-    turned = (scales[:, None] * rotation.T).astype(np.float32)
     centres = rng.standard_normal((clusters, dimensions), np.float32)
     vectors = centres[rng.integers(0, clusters, number)] + rng.standard_normal((number, dimensions), np.float32)
-    vectors = vectors @ turned
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+    return as_embeddings(vectors)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import time
 
 import psutil
 
+from benchmarks.measure import own_bytes
 from etl import pipeline
 from etl.engine import local_engine
 from etl.recipe import load_recipe
@@ -27,11 +28,7 @@ def main() -> None:
     def watch() -> None:
         while not stop.is_set():
             for process in psutil.Process().children(recursive=True):
-                try:
-                    own = process.memory_full_info().uss
-                except psutil.Error:
-                    continue
-                peaks[stage[0]] = max(peaks.get(stage[0], 0), own)
+                peaks[stage[0]] = max(peaks.get(stage[0], 0), own_bytes(process))
             time.sleep(0.1)
 
     with local_engine(options.workers) as engine:
