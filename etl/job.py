@@ -80,8 +80,7 @@ def _index_settings(recipe: Recipe) -> dict[str, Any]:
     if units is None:
         return {"skipped": "nothing is looked up"}
     plain = _without(dataclasses.asdict(recipe.index), "search", "max_mapped_bytes")  # how, not what
-    if plain["recall_top_k"] == "auto":
-        plain["recall_top_k"] = least_candidates(recipe)
+    plain["recall_top_k"] = recall_top_k(recipe)
     of_faiss = plain if retrieval == "embeddings" else {}
     return of_faiss | {"retrieval": retrieval, "units": units}
 
@@ -116,6 +115,14 @@ def _keyword_settings(synthesis: dict[str, Any]) -> dict[str, Any]:
 
 def _without(settings: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in names}
+
+
+def recall_top_k(recipe: Recipe) -> int:
+    """Neighbours that an index is tuned for: as set, or as many as are looked up; 512 by default, whatever the strategy."""
+    for number in (recipe.index.recall_top_k, recipe.mining.num_candidates):
+        if number != "auto":
+            return number
+    return AUTO_CANDIDATES
 
 
 def least_candidates(recipe: Recipe) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from etl.draw import Strand, empty_strands
-from etl.job import least_candidates, needs_embeddings
+from etl.job import least_candidates, needs_embeddings, recall_top_k
 from etl.mine import CorpusMeans, meta_documents
 from etl.recipe import Recipe
 from nextlong.indexing import bytes_per_vector, choose_factory, new_index, num_lists, num_training_vectors
@@ -199,9 +199,7 @@ def _index_size(known: Workload) -> IndexSize | None:
 
 def _lists_visited(recipe: Recipe) -> int:
     """What reaches target_recall 0.95 at 4 sqrt(n) lists: 32 for 32 neighbours, 128 for 512 (docs/capacity.md)."""
-    wanted = recipe.index.recall_top_k
-    top_k = least_candidates(recipe) if wanted == "auto" else wanted
-    return max(32, 1 << round(math.log2(32 * top_k) / 2))
+    return max(32, 1 << round(math.log2(32 * recall_top_k(recipe)) / 2))
 
 
 def _extended(known: Workload, strand: Strand, share: float) -> LongDocuments:

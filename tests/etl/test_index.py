@@ -262,7 +262,7 @@ def test_vectors_kept_whole_are_proposed_with_a_small_margin(make_recipe: MakeRe
     [
         ({"mining": {"num_candidates": 40}}, "auto", 40),
         ({"mining": {"num_candidates": 40}}, 8, 8),
-        ({"synthesis": {"strategy": "iclm"}}, "auto", 50),
+        ({}, "auto", 512),
     ],
 )
 def test_recall_is_measured_for_as_many_neighbours_as_are_looked_up(
