@@ -118,7 +118,7 @@ def _without(settings: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 def recall_top_k(recipe: Recipe) -> int:
-    """Neighbours that an index is tuned for: as set, or as many as are looked up; 512 by default, whatever the strategy."""
+    """Neighbours that an index is tuned for: as set, or as many as are looked up; 512 by default for all strategies."""
     for number in (recipe.index.recall_top_k, recipe.mining.num_candidates):
         if number != "auto":
             return number
