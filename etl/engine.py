@@ -161,22 +161,25 @@ class Engine:
 
         by_key = {f"{name}-{place}-{time.monotonic_ns()}": place for place, name in enumerate(names)}
         waiting = list(reversed(by_key))
-        with self._answering():
-            window = _TASKS_A_THREAD * max(1, sum(client.nthreads().values()))
-
         def submit() -> Any:
             key = waiting.pop()
             with self._answering():
                 return client.submit(function, items[by_key[key]], key=key, pure=False, resources=demand)
 
-        running: Any = as_completed([submit() for _ in range(min(window, len(waiting)))])
+        running: Any = as_completed([submit() for _ in range(min(self._window(), len(waiting)))])
         try:
             for future in running:
                 yield by_key[future.key], self._result(future)
-                if waiting:
+                for _ in range(min(self._window() - running.count(), len(waiting))):
                     running.add(submit())
         finally:
             client.cancel(list(running.futures))
+
+    def _window(self) -> int:
+        """Tasks that the scheduler may hold; workers come and go meanwhile."""
+        with self._answering():
+            threads: dict[str, int] = self._client.nthreads() if self._client is not None else {}
+            return _TASKS_A_THREAD * max(1, sum(threads.values()))
 
     def _result(self, future: Any) -> Any:
         from distributed.comm import CommClosedError

@@ -127,11 +127,12 @@ class ByHand:
         """What the scheduler has said."""
         return (self._folder / "scheduler.txt").read_text()
 
-    def add_worker(self, *, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    def add_worker(self, *, threads: int = 1, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
         self.workers.append(
             self._start(
                 f"worker-{len(self.workers)}",
-                *("worker", self.address, "--nthreads", "1", "--memory-limit", "0", "--no-dashboard", "--no-nanny"),
+                *("worker", self.address, "--nthreads", str(threads), "--memory-limit", "0", "--no-nanny"),
+                *("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"),
                 *("--local-directory", str(self._folder / "dask")),
                 env=env,
             )
@@ -143,7 +144,7 @@ class ByHand:
         until(lambda: self.log.count("Register worker") >= number, f"{number} workers")
 
     def _start_scheduler(self) -> subprocess.Popen[bytes]:
-        where = ("--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard")
+        where = ("--host", "127.0.0.1", "--port", str(self.port), "--dashboard-address", "127.0.0.1:0")
         started = self._start("scheduler", "scheduler", *where)
         until(self._listens, "the scheduler")
         return started

@@ -5,7 +5,9 @@ import dataclasses
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,13 @@ import yaml
 from etl import preflight
 from etl.cluster import Cluster, started
 from etl.engine import Engine, scheduler_engine, started_engine
-from etl.parts import Part, PartResult
+from etl.parts import MARKER, Part, PartResult
 from etl.preflight import check_workers
 from etl.recipe import Recipe, load_recipe, resolved_yaml
 from nextlong.errors import UserError
 from tests.etl.test_cli import nextlong
 from tests.etl.test_pipeline import data_files, run
+from tests.processes import ByHand, until
 
 MakeRecipe = Callable[..., Recipe]
 LOCAL = {"n_workers": 1, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": ":0"}
@@ -187,6 +190,40 @@ def test_parts_that_ask_for_a_gpu_run_where_there_is_one(tmp_path: Path) -> None
         ]
         markers = Engine(client).run(parts, doing="embed", unit="part", resource="GPU")
         assert {marker["values"]["worker"] for marker in markers} == {"gpu"}
+
+
+def _wait_for_the_others(folder: Path, name: str) -> PartResult:
+    """The first three end at once, the others after the file `joined` is there."""
+    while name > "part-02" and not (folder / "joined").exists():
+        time.sleep(0.01)
+    started = time.time()
+    time.sleep(0.5 if name > "part-02" else 0)
+    return PartResult(values={"started": started, "ended": time.time()})
+
+
+def test_workers_that_come_later_get_work_at_once(tmp_path: Path) -> None:
+    with ByHand(tmp_path) as cluster, ThreadPoolExecutor(1) as pool:
+        cluster.add_worker()
+        cluster.has_workers(1)
+        with scheduler_engine(cluster.address) as engine:
+            parts = [
+                Part(
+                    folder=tmp_path,
+                    name=f"part-{n:02d}",
+                    fingerprint="f",
+                    function=_wait_for_the_others,
+                    arguments={},
+                )
+                for n in range(30)
+            ]
+            ran = pool.submit(engine.run, parts, doing="wait", unit="part")
+            until((tmp_path / f"part-02{MARKER}").exists, "the first parts")
+            cluster.add_worker(threads=8)
+            cluster.has_workers(2)
+            (tmp_path / "joined").touch()
+            times = [marker["values"] for marker in ran.result(60)]
+    most = max(sum(each["started"] <= one["started"] < each["ended"] for each in times) for one in times)
+    assert most > 4  # which is all that was with the scheduler when there was one worker
 
 
 def test_a_started_cluster_ends_with_its_block() -> None:
