@@ -11,7 +11,7 @@ import psutil
 
 from benchmarks.measure import own_bytes
 from etl import pipeline
-from etl.engine import local_engine
+from etl.connect import local_engine
 from etl.recipe import load_recipe
 
 

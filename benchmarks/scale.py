@@ -26,8 +26,9 @@ import pyarrow.parquet as pq
 from benchmarks import made
 from benchmarks.measure import own_bytes
 from etl import pipeline
+from etl.connect import local_engine
 from etl.docstrings import train_tokenizer
-from etl.engine import Engine, local_engine
+from etl.engine import Engine
 from etl.inputs import Input
 from etl.job import Job, prepare
 from etl.recipe import Recipe, resolved_yaml

@@ -213,7 +213,7 @@ def _add_clean(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 def _demo(options: argparse.Namespace, _: list[str]) -> int:
     from etl import demo
-    from etl.engine import local_engine
+    from etl.connect import local_engine
 
     _check_workers(options.workers)
     recipe, about = demo.make_recipe(options.out, options.documents)
@@ -307,7 +307,7 @@ def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
 
 def _engine(options: argparse.Namespace, recipe: "Recipe") -> "contextlib.AbstractContextManager[Engine]":
     """Where the command line says, else where the recipe says, else a worker a core."""
-    from etl.engine import local_engine, scheduler_engine, started_engine
+    from etl.connect import local_engine, scheduler_engine, started_engine
 
     progress = sys.stderr.isatty()
     if options.workers != 0:

@@ -180,7 +180,7 @@ def make_recipe(tmp_path: Path, corpus_file: Path, tokenizer_file: Path, model_f
 @pytest.fixture(scope="session")
 def two_workers() -> Iterator[Any]:
     """An engine on two real worker processes, started once."""
-    from etl.engine import local_engine
+    from etl.connect import local_engine
 
     with local_engine(2) as engine:
         yield engine

@@ -12,8 +12,8 @@ from etl.capacity.measure import measure
 from etl.capacity.page import page
 from etl.capacity.rates import keep_rates, read_rates
 from etl.capacity.survey import survey
+from etl.connect import local_engine
 from etl.embed import loaded_embedder
-from etl.engine import local_engine
 from etl.job import needs_embeddings
 from etl.recipe import Recipe, parse_recipe, recipe_parser
 from nextlong.errors import UserError

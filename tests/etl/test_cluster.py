@@ -16,7 +16,8 @@ import yaml
 
 from etl import preflight
 from etl.cluster import Cluster, started
-from etl.engine import Engine, scheduler_engine, started_engine
+from etl.connect import scheduler_engine, started_engine
+from etl.engine import Engine
 from etl.parts import MARKER, Part, PartResult
 from etl.preflight import check_workers
 from etl.recipe import Recipe, load_recipe, resolved_yaml

@@ -18,7 +18,8 @@ import zstandard
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
-from etl.engine import Engine, local_engine
+from etl.connect import local_engine
+from etl.engine import Engine
 from etl.inputs import Input, identify, list_files, plan_splits, read_split
 from etl.recipe import Recipe, resolved_yaml
 from nextlong.errors import UserError

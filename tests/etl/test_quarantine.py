@@ -20,7 +20,8 @@ from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from etl import quarantine
-from etl.engine import Engine, local_engine
+from etl.connect import local_engine
+from etl.engine import Engine
 from etl.parts import PartResult
 from etl.recipe import Recipe, resolved_yaml
 from etl.work import Work

@@ -15,7 +15,7 @@ import pytest
 import trustme
 
 from etl.cluster import Cluster, started
-from etl.engine import started_engine
+from etl.connect import started_engine
 from etl.recipe import resolved_yaml
 from nextlong.errors import UserError
 from tests.etl.test_cli import NEXTLONG
@@ -165,7 +165,7 @@ _LISTENING = """
 import json, sys
 import psutil
 from etl.cluster import Cluster
-from etl.engine import local_engine, started_engine
+from etl.connect import local_engine, started_engine
 
 if __name__ == "__main__":
     options = json.loads(sys.argv[1])
