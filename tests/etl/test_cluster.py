@@ -193,38 +193,33 @@ def test_parts_that_ask_for_a_gpu_run_where_there_is_one(tmp_path: Path) -> None
         assert {marker["values"]["worker"] for marker in markers} == {"gpu"}
 
 
-def _wait_for_the_others(folder: Path, name: str) -> PartResult:
-    """The first three end at once, the others after the file `joined` is there."""
-    while name > "part-02" and not (folder / "joined").exists():
+def _wait_for_others(folder: Path, name: str) -> PartResult:
+    """Three end at once, the next four when `joined` is there, the others when six of these have begun."""
+    (folder / f"begun-{name}").touch()
+    num_begun, deadline = 0, time.monotonic() + 20
+    while name > "part-02" and num_begun < 6 and time.monotonic() < deadline:
         time.sleep(0.01)
-    started = time.time()
-    time.sleep(0.5 if name > "part-02" else 0)
-    return PartResult(values={"started": started, "ended": time.time()})
+        num_begun = sum(path.name > "begun-part-06" for path in folder.glob("begun-*"))
+        if name < "part-07" and (folder / "joined").exists():
+            break
+    return PartResult(values={"num_begun": num_begun})
 
 
 def test_workers_that_come_later_get_work_at_once(tmp_path: Path) -> None:
+    """Four parts are with the scheduler while there is one thread."""
     with ByHand(tmp_path) as cluster, ThreadPoolExecutor(1) as pool:
         cluster.add_worker()
         cluster.has_workers(1)
         with scheduler_engine(cluster.address) as engine:
-            parts = [
-                Part(
-                    folder=tmp_path,
-                    name=f"part-{n:02d}",
-                    fingerprint="f",
-                    function=_wait_for_the_others,
-                    arguments={},
-                )
-                for n in range(30)
-            ]
+            given: dict[str, Any] = {"fingerprint": "f", "function": _wait_for_others, "arguments": {}}
+            parts = [Part(folder=tmp_path, name=f"part-{number:02d}", **given) for number in range(20)]
             ran = pool.submit(engine.run, parts, doing="wait", unit="part")
             until((tmp_path / f"part-02{MARKER}").exists, "the first parts")
             cluster.add_worker(threads=8)
             cluster.has_workers(2)
             (tmp_path / "joined").touch()
-            times = [marker["values"] for marker in ran.result(60)]
-    most = max(sum(each["started"] <= one["started"] < each["ended"] for each in times) for one in times)
-    assert most > 4  # which is all that was with the scheduler when there was one worker
+            markers = ran.result(200)
+    assert all(marker["values"]["num_begun"] >= 6 for marker in markers[7:])
 
 
 def test_a_started_cluster_ends_with_its_block() -> None:
