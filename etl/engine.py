@@ -7,6 +7,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
+from itertools import compress
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from tqdm.auto import tqdm
@@ -17,6 +19,7 @@ from nextlong.errors import UserError
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+_PATIENCE_SECONDS = 60
 _TASKS_A_THREAD = 4  # enough that no worker waits; the scheduler never holds more than this, whatever the corpus
 
 
@@ -62,7 +65,7 @@ class Engine:
         markers: list[dict[str, Any]] = [{}] * len(parts)
         demand = self._demand(resource)
         with self._bar(doing, unit, total=sum(weights), initial=done, hidden=all(is_there)) as bar:
-            for place, outcome in self._outcomes(parts, names, demand):
+            for place, outcome in self._outcomes(parts, names, demand, _look_for([*compress(parts, is_there)])):
                 if isinstance(outcome, Exception):  # the worker died four times on it, or the cluster went away
                     outcome = {"part": parts[place].name, "error": describe(outcome), "is_users": False}
                 markers[place] = outcome
@@ -75,11 +78,11 @@ class Engine:
         return markers
 
     def _outcomes(
-        self, parts: Sequence[Part], names: Sequence[str], demand: dict[str, float] | None
+        self, parts: Sequence[Part], names: Sequence[str], demand: dict[str, float] | None, look: Callable[[Part], Any]
     ) -> Iterator[tuple[int, Any]]:
         """(place of a part, marker or exception); a part that killed workers is tried once more, carefully."""
         killers = []
-        for place, outcome in self._completed(perform, parts, names, demand):
+        for place, outcome in self._completed(perform, parts, names, demand, look):
             if _is_killed(outcome) and "carefully" in parts[place].arguments:
                 killers.append(place)
             else:
@@ -87,7 +90,7 @@ class Engine:
         if killers:
             log.warning("%d parts killed their workers: looking for documents that do", len(killers))
         careful = [with_arguments(parts[place], carefully=True) for place in killers]
-        for number, outcome in self._completed(perform, careful, [names[place] for place in killers], demand):
+        for number, outcome in self._completed(perform, careful, [names[place] for place in killers], demand, look):
             yield killers[number], outcome
 
     def map(self, function: Callable[[Any], T], items: Sequence[Any], *, doing: str, unit: str) -> list[T]:
@@ -127,30 +130,52 @@ class Engine:
         items: Sequence[Any],
         names: Sequence[str],
         demand: dict[str, float] | None = None,
+        look: Callable[[Any], Any] = lambda item: None,
     ) -> Iterator[tuple[int, Any]]:
-        """(place of an item, result or exception), as they come; a few tasks a thread are with the scheduler."""
+        """(place of an item, result or exception), as they come; a few tasks a thread are with the scheduler.
+
+        look: finds the result of an item whose worker does not tell, or None.
+        """
         client = self._client
         if client is None:
             yield from ((place, function(item)) for place, item in enumerate(items))
             return
-        from distributed import as_completed
-
-        by_key = {f"{name}-{place}-{time.monotonic_ns()}": place for place, name in enumerate(names)}
-        waiting = list(reversed(by_key))
-
-        def submit() -> Any:
-            key = waiting.pop()
-            with self._answering():
-                return client.submit(function, items[by_key[key]], key=key, pure=False, resources=demand)
-
-        running: Any = as_completed([submit() for _ in range(min(self._window(), len(waiting)))])
+        waiting = list(reversed(range(len(items))))
+        in_hand: dict[Any, int] = {}
+        done: SimpleQueue[Any] = SimpleQueue()
         try:
-            for future in running:
-                yield by_key[future.key], self._result(future)
-                for _ in range(min(self._window() - running.count(), len(waiting))):
-                    running.add(submit())
+            while waiting or in_hand:
+                for place in [waiting.pop() for _ in range(min(self._window() - len(in_hand), len(waiting)))]:
+                    key = f"{names[place]}-{place}-{time.monotonic_ns()}"
+                    with self._answering():
+                        future = client.submit(function, items[place], key=key, pure=False, resources=demand)
+                    in_hand[future] = place
+                    future.add_done_callback(done.put)
+                try:
+                    future = done.get(timeout=_PATIENCE_SECONDS)
+                except Empty:
+                    for future, place, found in self._untold(in_hand, items, look):
+                        del in_hand[future]
+                        client.cancel([future])
+                        yield place, found
+                    continue
+                if future in in_hand:
+                    yield in_hand.pop(future), self._result(future)
         finally:
-            client.cancel(list(running.futures))
+            client.cancel(list(in_hand))
+
+    def _untold(
+        self, in_hand: dict[Any, int], items: Sequence[Any], look: Callable[[Any], Any]
+    ) -> list[tuple[Any, int, Any]]:
+        """(future, place, result) of what is done though no worker says so, which Dask's messages may leave unsaid."""
+        with self._answering():
+            if self._client is not None and not self._client.nthreads():
+                log.warning("there is no worker: waiting for one")
+        told = [(future, place, look(items[place])) for future, place in in_hand.items()]
+        untold = [each for each in told if each[2] is not None]
+        if untold:
+            log.warning("%d tasks are done, but their workers did not say so: was a clock set back?", len(untold))
+        return untold
 
     def _window(self) -> int:
         """Tasks that the scheduler may hold; workers come and go meanwhile."""
@@ -183,6 +208,12 @@ class Engine:
             "the connection to the Dask scheduler was lost. Finished parts are kept: when a scheduler and workers run "
             "again, run the same command again to go on (with the new --scheduler address if it changed)."
         )
+
+
+def _look_for(old: Sequence[Part]) -> Callable[[Part], dict[str, Any] | None]:
+    """(part) -> its marker, if it is finished, and was not already when its checksums were yet to be compared."""
+    names = {part.name for part in old}
+    return lambda part: None if part.name in names else finished(part)
 
 
 def _is_killed(outcome: Any) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from etl import engine as engine_module
 from etl import preflight
 from etl.cluster import Cluster, started
 from etl.connect import scheduler_engine, started_engine
@@ -220,6 +221,29 @@ def test_workers_that_come_later_get_work_at_once(tmp_path: Path) -> None:
             (tmp_path / "joined").touch()
             markers = ran.result(200)
     assert all(marker["values"]["num_begun"] >= 6 for marker in markers[7:])
+
+
+def _say_nothing_more(folder: Path, name: str) -> PartResult:
+    """Dask sends messages by the clock: what is left to send when it is set back by a day waits for a day."""
+    from distributed import get_worker
+
+    get_worker().batched_stream.next_deadline = time.time() + 86_400
+    return PartResult(rows=7)
+
+
+def test_a_part_is_found_though_its_worker_does_not_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(engine_module, "_PATIENCE_SECONDS", 1)
+    with ByHand(tmp_path) as cluster:
+        cluster.add_worker()
+        cluster.has_workers(1)
+        with scheduler_engine(cluster.address) as engine:
+            given: dict[str, Any] = {"fingerprint": "f", "function": _say_nothing_more, "arguments": {}}
+            parts = [Part(folder=tmp_path, name=f"part-{number:02d}", **given) for number in range(3)]
+            markers = engine.run(parts, doing="wait", unit="part")
+    assert [(marker["part"], marker["rows"]) for marker in markers] == [(part.name, 7) for part in parts]
+    assert "tasks are done, but their workers did not say so" in caplog.text
 
 
 def test_a_started_cluster_ends_with_its_block() -> None:
