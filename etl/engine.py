@@ -143,6 +143,7 @@ class Engine:
         waiting = list(reversed(range(len(items))))
         in_hand: dict[Any, int] = {}
         done: SimpleQueue[Any] = SimpleQueue()
+        clock = _clock()
         try:
             while waiting or in_hand:
                 for place in [waiting.pop() for _ in range(min(self._window() - len(in_hand), len(waiting)))]:
@@ -154,10 +155,16 @@ class Engine:
                 try:
                     future = done.get(timeout=_PATIENCE_SECONDS)
                 except Empty:
-                    for future, place, found in self._untold(in_hand, items, look):
+                    untold = self._untold(in_hand, items, look)
+                    for future, place, found in untold:
                         del in_hand[future]
                         client.cancel([future])
                         yield place, found
+                    if not untold and _clock() < clock - _PATIENCE_SECONDS:
+                        raise StageFailed(
+                            "the clock of this machine was set back, and Dask's messages wait until it is there again. "
+                            "Finished parts are kept; run the same command again to go on."
+                        ) from None
                     continue
                 if future in in_hand:
                     yield in_hand.pop(future), self._result(future)
@@ -208,6 +215,11 @@ class Engine:
             "the connection to the Dask scheduler was lost. Finished parts are kept: when a scheduler and workers run "
             "again, run the same command again to go on (with the new --scheduler address if it changed)."
         )
+
+
+def _clock() -> float:
+    """Seconds that the clock of this machine is ahead of one that nobody sets."""
+    return time.time() - time.monotonic()
 
 
 def _look_for(old: Sequence[Part]) -> Callable[[Part], dict[str, Any] | None]:

@@ -159,6 +159,6 @@ class ByHand:
                 [*DASK, *arguments],
                 stdout=screen,
                 stderr=screen,
-                env=os.environ | self._env | (env or {}),
+                env=os.environ | {"DASK_LOGGING__DISTRIBUTED": "info"} | self._env | (env or {}),
                 start_new_session=True,
             )
