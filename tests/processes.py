@@ -64,6 +64,11 @@ class Run:
         until(lambda: is_so() or self.process.poll() is not None, what)
         assert self.process.poll() is None, f"it ended before {what}:\n{self.screen}"
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether its workers were there, and the first stage has begun."""
+        return (self.work / FOLDERS["read"]).exists()
+
     def is_at(self, stage: str) -> bool:
         """Whether the stage has begun and is not finished."""
         folder = self.work / FOLDERS[stage]
