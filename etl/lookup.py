@@ -62,6 +62,10 @@ class ChunkStore:
         """Stored token ids of chunks, their joiners' included."""
         return self._offsets[chunk_ids + 1] - self._offsets[chunk_ids]
 
+    def starts(self, chunk_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where chunks' token ids start in the corpus' stream of token ids."""
+        return self._offsets[chunk_ids]
+
     def hashes(self, chunk_ids: NDArray[np.int64]) -> NDArray[np.uint64]:
         """Hashes of chunks' texts; equal texts have equal hashes."""
         return self._hashes[chunk_ids]

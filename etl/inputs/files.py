@@ -87,13 +87,13 @@ def identify(files: Sequence[InputFile]) -> list[dict[str, Any]]:
         return list(pool.map(_identify, files))
 
 
-def check_address(address: str) -> None:
+def check_address(address: str, setting: str = "input.path") -> None:
     """Raises UserError, which does not repeat them, for an address with credentials: it would be written down."""
     shown = address.partition("://")[0]
     if not (_USER.match(address) or ("://" in address and _SIGNATURE.search(address))):
         return
     raise UserError(
-        f"input.path has an address, {shown}://..., with a password, key or token in it, which is not accepted: "
+        f"{setting} has an address, {shown}://..., with a password, key or token in it, which is not accepted: "
         "recipes and logs are kept and shared. Take it out, and put it into the environment of this command and of "
         f"every worker (FSSPEC_{shown.upper()}_..., for S3 also AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY) or into "
         "~/.config/fsspec/*.json."
@@ -108,7 +108,7 @@ def open_file(file: InputFile, *, ahead_bytes: int = 4 * 2**20) -> Iterator[Bina
     server fails; a local disk's errors pass.
     """
     with _telling_trouble(file):
-        filesystem, path = _filesystem(file.path)
+        filesystem, path = filesystem_of(file.path)
         with filesystem.open(path, "rb", block_size=ahead_bytes, cache_type="readahead") as stream:
             info = getattr(stream, "details", None) or filesystem.info(path)
             if (info.get("size"), _version(info)) != (file.bytes, file.version):
@@ -158,7 +158,7 @@ class _Found(NamedTuple):
 
 def _find(address: str) -> _Found:
     """All files of one address but the hidden ones, whatever their format."""
-    filesystem, path = _filesystem(address)
+    filesystem, path = filesystem_of(address)
     try:
         kind, root, infos = _match(filesystem, path, address)
     except UserError:
@@ -294,14 +294,17 @@ def _identify(file: InputFile) -> dict[str, Any]:
     return {"name": file.name, "bytes": file.bytes, "sha256": digest.hexdigest()}
 
 
-def _filesystem(address: str) -> tuple[Any, str]:
-    """The fsspec file system of an address, and the path in it; nothing that was listed earlier is believed."""
+def filesystem_of(address: str, setting: str = "input.path") -> tuple[Any, str]:
+    """The fsspec file system of an address, and the path in it; nothing that was listed earlier is believed.
+
+    setting: what errors call the address.
+    """
     if "::" in address:
-        raise UserError(f"input.path {address} is a chain of addresses, which is not supported. Unpack or fetch it.")
+        raise UserError(f"{setting} {address} is a chain of addresses, which is not supported. Unpack or fetch it.")
     try:
         filesystem, path = url_to_fs(address, use_listings_cache=False)
     except ImportError as error:
-        raise UserError(f"input.path {address} needs a package that is not installed: {error}.") from error
+        raise UserError(f"{setting} {address} needs a package that is not installed: {error}.") from error
     except Exception as error:  # every library behind fsspec has its own
-        raise UserError(f"input.path {address} cannot be opened: {_reason(error)}.") from error
+        raise UserError(f"{setting} {address} cannot be opened: {_reason(error)}.") from error
     return filesystem, path

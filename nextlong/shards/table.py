@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from nextlong.errors import UserError
 from nextlong.sequences import Sequences
@@ -46,15 +47,15 @@ def from_table(table: pa.Table, where: str) -> Sequences:
     """The sequences of a table. Raises UserError, naming `where`, for other columns and rows of unequal length."""
     if missing := [name for name in ("input_ids", "indices", "domain") if name not in table.column_names]:
         raise UserError(f"{where} has no column {missing[0]}; it has {', '.join(table.column_names)}.")
-    counts = pc.list_value_length(table["indices"]).to_numpy()
-    pairs = _flat(table["indices"])
-    return Sequences(
-        _rows(table, "input_ids", where),
-        pairs.flatten().to_numpy(zero_copy_only=False).reshape(-1, 2).astype(np.int64),
-        np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]),
-        table["domain"].to_pylist(),
-        _rows(table, "mask", where) if "mask" in table.column_names else None,
-    )
+    mask = _rows(table, "mask", where) if "mask" in table.column_names else None
+    return Sequences(_rows(table, "input_ids", where), *pieces_of(table["indices"]), table["domain"].to_pylist(), mask)
+
+
+def pieces_of(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(indices int64 [m, 2], offsets int64 [n + 1]) of a column `indices`."""
+    counts = pc.list_value_length(column).to_numpy()
+    pairs = _flat(column).flatten().to_numpy(zero_copy_only=False)
+    return pairs.reshape(-1, 2).astype(np.int64), np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 
 
 def _rows(table: pa.Table, name: str, where: str) -> Any:

@@ -1,0 +1,201 @@
+"""Packed sequences in, a folder of shards that a trainer reads out: a task a shard, and a manifest that says all."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from etl.engine import Engine
+from etl.parts import MARKER, Part, PartResult, discard, file_facts, read_json, write_json, write_table
+from etl.shards.card import card
+from etl.shards.destination import MANIFEST, Destination, sync
+from etl.shards.source import DOCUMENTS, Source
+from nextlong.accounting import Account
+from nextlong.errors import UserError
+from nextlong.sequences import Shapes
+from nextlong.shards import Format
+
+log = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+"""Raised when the same sequences give other bytes."""
+PROVENANCE = "provenance"
+TOKENIZER = "tokenizer.json"
+
+
+def export(source: Source, address: str, name: str, format_: Format, engine: Engine) -> dict[str, Any]:
+    """Write sequences as shards at a folder or URL; returns the manifest. name: of the format.
+
+    Each shard is made by one task, with its provenance beside it, and checked: ids in the vocabulary, boundaries that
+    tile. Written aside and published whole; the same export once more finds it there and does nothing. Raises UserError
+    for a folder that holds anything else.
+    """
+    identity = {"source": source.fingerprint, "format": name, "version": FORMAT_VERSION, **_options(format_)}
+    fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
+    there = Destination.at(address)
+    if (manifest := there.published()) is not None:
+        if manifest.get("fingerprint") != fingerprint:
+            raise UserError(f"{there.address} holds another export. Nothing is written over it: give another --out.")
+        log.info("%s: exported earlier", there.address)
+        return manifest
+    with there.claimed(fingerprint):
+        source = source.prepare(there.scratch)
+        shapes = source.shapes()
+        if not len(shapes):
+            raise UserError("there is no sequence to export.")
+        parts = _parts(source, format_, shapes, there, fingerprint)
+        markers = engine.run(parts, doing="export", unit="sequence")
+        files = {name: facts for marker in markers for name, facts in _files(marker).items()}
+        small = format_.finish(there.staging, [marker["values"]["shard"] for marker in markers])
+        small.append(_write_documents(source, there, markers))
+        shutil.copyfile(source.about.tokenizer_file, there.staging / TOKENIZER)
+        small.append(TOKENIZER)
+        manifest = _manifest(source, name, format_, fingerprint, markers)
+        (there.staging / "README.md").write_text(card(manifest, [*files]))
+        small.append("README.md")
+        for each in small:
+            files[each] = _kept(there, each)
+        manifest["files"] = dict(sorted(files.items()))
+        write_json(there.staging / MANIFEST, manifest)
+        _kept(there, MANIFEST)
+        there.publish([*manifest["files"], MANIFEST])
+    return manifest
+
+
+def _options(format_: Format) -> dict[str, Any]:
+    return dataclasses.asdict(format_)  # type: ignore[call-overload, no-any-return]
+
+
+def _parts(source: Source, format_: Format, shapes: Shapes, there: Destination, fingerprint: str) -> list[Part]:
+    found = format_.shards(shapes)
+    parts = [
+        Part(
+            folder=there.staging,
+            name=f"shard-{number:05d}",
+            fingerprint=fingerprint,
+            function=_shard_part,
+            arguments={
+                "source": source,
+                "format_": format_,
+                "start": start,
+                "number": number,
+                "of": len(found),
+                "shapes": shapes.rows(start, stop),
+                "there": there,
+            },
+            weight=stop - start,
+        )
+        for number, (start, stop) in enumerate(found)
+    ]
+    if there.is_remote:
+        for part in parts:
+            marker = read_json(part.folder / (part.name + MARKER))
+            if marker is not None and not there.has_uploaded(marker["values"]["uploaded"]):
+                discard(part.folder / (part.name + MARKER))
+    return parts
+
+
+def _shard_part(
+    folder: Path,
+    name: str,
+    *,
+    source: Source,
+    format_: Format,
+    start: int,
+    number: int,
+    of: int,
+    shapes: Shapes,
+    there: Destination,
+) -> PartResult:
+    folder = folder if not there.is_remote else _empty(there.scratch / name)
+    about, stop = source.about, start + len(shapes)
+
+    def checked() -> Any:
+        row = start
+        for block in source.blocks(start, stop):
+            block.check("the sequences", vocab_size=about.vocab_size, first_row=row)
+            row += len(block)
+            yield block
+
+    shard = format_.write(folder, number, of, shapes, checked())
+    rows = source.provenance(start, stop)
+    (folder / PROVENANCE).mkdir(exist_ok=True)
+    write_table(folder / PROVENANCE / f"rows-{number:05d}.parquet", rows, rows_per_group=1024)
+    doc_ids = pc.unique(pc.struct_field(pc.list_flatten(rows["segments"]).combine_chunks(), "doc_id"))
+    np.save(there.scratch / f"{name}.doc_ids.npy", np.sort(doc_ids.to_numpy()))
+    for each in shard["files"]:
+        sync(folder / each)
+    names = [*shard["files"], f"{PROVENANCE}/rows-{number:05d}.parquet"]
+    account = Account()
+    account.add("sequences", read=len(shapes), kept=len(shapes))
+    account.add("tokens", read=len(shapes) * about.length_tokens, kept=len(shapes) * about.length_tokens)
+    values: dict[str, Any] = {"shard": shard}
+    if there.is_remote:
+        values["uploaded"] = {each: file_facts(folder / each) for each in names}
+        for each in names:
+            there.upload(folder / each, each)
+        discard(folder)
+        names = []
+    return PartResult(files=names, rows=len(shapes), account=account, values=values)
+
+
+def _empty(folder: Path) -> Path:
+    discard(folder)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _files(marker: dict[str, Any]) -> dict[str, Any]:
+    files: dict[str, Any] = marker["values"].get("uploaded") or marker["files"]
+    return files
+
+
+def _write_documents(source: Source, there: Destination, markers: list[dict[str, Any]]) -> str:
+    """The documents that the provenance of all shards names; returns the file's name."""
+    parts = [np.load(there.scratch / f"{marker['part']}.doc_ids.npy") for marker in markers]
+    doc_ids = np.unique(np.concatenate(parts))
+    name = f"{PROVENANCE}/documents.parquet"
+    (there.staging / PROVENANCE).mkdir(exist_ok=True)
+    with pq.ParquetWriter(there.staging / name, DOCUMENTS, compression="zstd", compression_level=3) as writer:
+        for table in source.documents(doc_ids[doc_ids >= 0]):
+            writer.write_table(table)
+    return name
+
+
+def _kept(there: Destination, name: str) -> dict[str, Any]:
+    """Size and checksum of a small file, which is then safe on the disk or sent."""
+    sync(there.staging / name)
+    if there.is_remote:
+        there.upload(there.staging / name, name)
+    return file_facts(there.staging / name)
+
+
+def _manifest(
+    source: Source, name: str, format_: Format, fingerprint: str, markers: list[dict[str, Any]]
+) -> dict[str, Any]:
+    about = source.about
+    num_rows = sum(marker["rows"] for marker in markers)
+    return {
+        "format": name,
+        "options": _options(format_),
+        "fingerprint": fingerprint,
+        "rows": num_rows,
+        "sequence_length_tokens": about.length_tokens,
+        "tokens": num_rows * about.length_tokens,
+        "has_mask": about.has_mask,
+        "vocab_size": about.vocab_size,
+        "tokenizer_sha256": about.tokenizer_sha256,
+        "made_by": about.made_by,
+        "versions": {each: version(each) for each in ("nextlong", "numpy", "pyarrow", "tokenizers")},
+        "account": about.account,
+        "shards": [{"rows": marker["rows"], "files": marker["values"]["shard"]["files"]} for marker in markers],
+        "provenance": [f"{PROVENANCE}/rows-{number:05d}.parquet" for number in range(len(markers))],
+    }
