@@ -84,6 +84,11 @@ class Tokenizer:
         starts = np.array([start for start, _ in self._fast.encode(text, add_special_tokens=False).offsets], np.int64)
         return np.maximum.accumulate(starts) if len(starts) else starts
 
+    def token_id(self, token: str) -> int | None:
+        """The id of one token, such as a special one; None: there is no such token."""
+        found: int | None = self._fast.token_to_id(token)
+        return found
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of token ids, special tokens included."""
         text: str = self._fast.decode([int(token) for token in ids], skip_special_tokens=False)

@@ -47,7 +47,7 @@ def export(source: Source, address: str, name: str, format_: Format, engine: Eng
         log.info("%s: exported earlier", there.address)
         return manifest
     with there.claimed(fingerprint):
-        source = source.prepare(there.scratch)
+        source = source.prepare(there.scratch, engine)
         shapes = source.shapes()
         if not len(shapes):
             raise UserError("there is no sequence to export.")

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from etl.engine import Engine
 from etl.lookup import loaded
 from etl.parts import read_json
 from etl.shards.destination import MANIFEST
@@ -74,7 +75,7 @@ class PackedFolder:
     def __len__(self) -> int:
         return int(self.manifest["rows"])
 
-    def prepare(self, scratch: Path) -> "PackedFolder":
+    def prepare(self, scratch: Path, engine: Engine) -> "PackedFolder":
         """Nothing has to be written for the tasks."""
         return self
 

@@ -13,6 +13,7 @@ import yaml
 from numpy.typing import NDArray
 
 from etl.draw import all_documents, empty_strands
+from etl.engine import Engine
 from etl.lookup import chunk_store, documents_of
 from etl.parts import read_array, write_array
 from etl.recipe import Recipe, load_recipe
@@ -77,7 +78,7 @@ class WorkSource:
         )
         return cls(about, f"{work['pack'].fingerprint}-{length}", strands, work["chunk"])
 
-    def prepare(self, scratch: Path) -> "WorkSource":
+    def prepare(self, scratch: Path, engine: Engine) -> "WorkSource":
         """Write down which document a chunk belongs to, for all tasks to map."""
         file = scratch / "first_chunks.npy"
         documents = all_documents(self.chunks)
@@ -162,6 +163,7 @@ class WorkSource:
         return pa.table(
             [
                 np.arange(first_row, first_row + num_rows),
+                pa.nulls(num_rows, pa.string()),
                 packed["domain"],
                 packed["indices"],
                 packed["sample_ids"],

@@ -9,11 +9,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from etl.engine import Engine
 from nextlong.sequences import Sequences, Shapes
 
 ROWS = pa.schema(
     [
         ("row", pa.int64()),
+        ("origin", pa.string()),  # of a mixture: the folder that the sequence is from, and its row there; else null
         ("domain", pa.string()),
         ("indices", pa.list_(pa.list_(pa.uint32(), 2))),  # [n, 2]: start and end of each piece
         ("sample_ids", pa.list_(pa.int64())),  # of its long documents in 6-long-documents; of its documents, if packed
@@ -68,7 +70,7 @@ class Source(Protocol):
     def fingerprint(self) -> str:
         """Of all that decides their content."""
 
-    def prepare(self, scratch: Path) -> "Source":
+    def prepare(self, scratch: Path, engine: Engine) -> "Source":
         """The source with what its tasks look up written below `scratch`; called once, before any task."""
 
     def shapes(self) -> Shapes:

@@ -37,7 +37,7 @@ def trace(path: Path, row: int, token: int | None = None) -> str:
     ids = sequence.input_ids[0]
     samples = ", ".join(map(str, told["sample_ids"]))
     head = f"row {row} of {path}: {length:,} tokens, {len(told['indices'])} pieces, domain {printable(told['domain'])}"
-    lines = [head, f"  long documents (sample_id) {samples}" if told["sample_ids"] else ""]
+    lines = [head, f"  from {printable(told['origin'])}" if told["origin"] else "", f"  samples {samples}"]
     if token is None:
         lines += _every_segment(segments, names, ids, tokenizer)
     else:
