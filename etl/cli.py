@@ -1,26 +1,25 @@
 """The command line: each verb's module is imported only when it is called, so that help is instant."""
 
 import argparse
-import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from etl.logs import Console, file_dask_log, log_to, log_with
+from etl.shards.verbs import SHARD_VERBS
 from etl.strategies import DEFAULT_STRATEGIES, STRATEGIES, check_names
-from etl.terminal import Formatter, printable, printable_lines
+from etl.terminal import printable
+from etl.verb import add_verb, add_where, check_workers, cores, engine_of, show
 from nextlong import __version__
 from nextlong.errors import UserError
 
 if TYPE_CHECKING:
-    from etl.engine import Engine
-    from etl.recipe import Recipe
+    pass
 
 log = logging.getLogger("etl.cli")
-_LOGGERS = ("etl", "nextlong")  # what libraries log goes nowhere
-
 _PLANNED = {
     "dimensions": ("embedding.dimensions", "length of an embedding"),
     "granularity": ("chunking.granularity_chars", "characters of a chunk"),
@@ -41,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, rest = _parser().parse_known_args(argv)
     if rest and options.verb not in ("run", "plan", "compare"):
         _parser().error(f"unrecognized arguments: {' '.join(rest)} (see nextlong {options.verb} --help)")
-    _log_with(_Console())
+    log_with(Console())
     os.environ["PYTHONSAFEPATH"] = "1"  # so no worker imports a module of the current folder in place of Python's own
     try:
         status: int = options.call(options, rest)
@@ -80,27 +79,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for add in (_add_demo, _add_run, _add_plan, _add_compare, _add_peek, _add_clean):
+    for add in (_add_demo, _add_run, _add_plan, _add_compare, _add_peek, _add_clean, *SHARD_VERBS):
         add(verbs)
     return parser
 
 
-def _add_verb(
-    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]",
-    name: str,
-    help_: str,
-    example: str,
-    call: Callable[..., int],
-) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = verbs.add_parser(
-        name, help=help_, description=help_, epilog=f"Example: {example}", allow_abbrev=False
-    )
-    parser.set_defaults(call=call)
-    return parser
-
-
 def _add_demo(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = _add_verb(
+    parser = add_verb(
         verbs,
         "demo",
         "run the whole chain on the documentation of installed packages and show a long document",
@@ -109,11 +94,11 @@ def _add_demo(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     )
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything it makes (default: demo)")
     parser.add_argument("--documents", type=int, help="documents of the corpus (default: what 4,000 chunks need)")
-    parser.add_argument("--workers", type=int, default=_cores(), help="worker processes (default: one a core)")
+    parser.add_argument("--workers", type=int, default=cores(), help="worker processes (default: one a core)")
 
 
 def _add_run(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = _add_verb(
+    parser = add_verb(
         verbs,
         "run",
         "run a recipe: read, chunk, embed, index, mine, interleave, pack; finished parts are not done again",
@@ -123,7 +108,7 @@ def _add_run(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser.add_argument(
         "recipe", metavar="RECIPE.yaml", nargs="?", help="any of its fields can be given as --section.key value"
     )
-    _add_where(parser)
+    add_where(parser)
     parser.add_argument("--only", choices=STAGE_NAMES, metavar="STAGE", help=f"one stage: {', '.join(STAGE_NAMES)}")
     parser.add_argument("--dry-run", action="store_true", help="say what a run would take, as plan does")
     parser.add_argument("--reuse", type=Path, metavar="OLD", help="take unchanged stages from another work folder")
@@ -131,7 +116,7 @@ def _add_run(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 
 def _add_plan(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = _add_verb(
+    parser = add_verb(
         verbs,
         "plan",
         "say what a run would take: chunks, disk, memory, hours of workers and GPUs, from a short measurement here",
@@ -146,14 +131,14 @@ def _add_plan(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     size.add_argument("--chunks", type=float, help="its chunks, in place of --chars")
     for name, (field, help_) in _PLANNED.items():
         parser.add_argument(f"--{name}", dest=field, metavar=name.upper(), help=f"{help_} ({field})")
-    parser.add_argument("--workers", type=int, default=_cores(), help="(default: one a core)")
+    parser.add_argument("--workers", type=int, default=cores(), help="(default: one a core)")
     parser.add_argument("--gpus", type=int, help="GPUs that embed, beside the workers (default: 1 if there is one)")
     parser.add_argument("--rates", type=Path, metavar="FILE", help="of another machine, by its --write-rates")
     parser.add_argument("--write-rates", type=Path, metavar="FILE", help="keep what was measured here")
 
 
 def _add_compare(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = _add_verb(
+    parser = add_verb(
         verbs,
         "compare",
         "make long documents of one corpus by several strategies, and show them in one table",
@@ -169,19 +154,11 @@ def _add_compare(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         help=f"among {', '.join(STRATEGIES)} (default: {', '.join(DEFAULT_STRATEGIES)})",
     )
     parser.add_argument("--out", type=Path, help="a work folder each goes here (default: the recipe's output-compare)")
-    _add_where(parser)
-
-
-def _add_where(parser: argparse.ArgumentParser) -> None:
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument(
-        "--workers", type=int, help="local worker processes (default: the recipe's cluster, or one a core); 0: none"
-    )
-    where.add_argument("--scheduler", metavar="ADDRESS", help="a running Dask scheduler, such as tcp://host:8786")
+    add_where(parser)
 
 
 def _add_peek(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = _add_verb(
+    parser = add_verb(
         verbs,
         "peek",
         "show a long document of a work folder, and the table of its stages",
@@ -198,7 +175,7 @@ def _add_peek(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def _add_clean(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = _add_verb(
+    parser = add_verb(
         verbs,
         "clean",
         "delete what interrupted runs left in a work folder, or its stages from one on",
@@ -215,15 +192,15 @@ def _demo(options: argparse.Namespace, _: list[str]) -> int:
     from etl import demo
     from etl.connect import local_engine
 
-    _check_workers(options.workers)
+    check_workers(options.workers)
     recipe, about = demo.make_recipe(options.out, options.documents)
-    _log_to(options.out)
-    _show(about)
+    log_to(options.out)
+    show(about)
     if options.workers:
-        _file_dask_log()
+        file_dask_log()
     with local_engine(options.workers, progress=sys.stderr.isatty()) as engine:
-        _show(demo.run(recipe, engine))
-    _show(demo.what_next(options.out))
+        show(demo.run(recipe, engine))
+    show(demo.what_next(options.out))
     return 0
 
 
@@ -236,12 +213,12 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
     _check_fields(overrides)
     if options.recipe is None:
         raise UserError("run needs a RECIPE.yaml; 'nextlong demo' writes one to start from.")
-    _check_workers(options.workers)
+    check_workers(options.workers)
     recipe = load_recipe(options.recipe, overrides)
     if options.dry_run:
         from etl.capacity.plan import plan_page
 
-        _show(plan_page(recipe, workers=_cores() if options.workers is None else options.workers))
+        show(plan_page(recipe, workers=cores() if options.workers is None else options.workers))
         return 0
     from etl import pipeline
     from etl.show import show_long_document, stage_table
@@ -249,18 +226,18 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
 
     command = " ".join(["nextlong run", options.recipe, *map(_shown, overrides)])
     job = pipeline.start(recipe, reuse=options.reuse, command=command)
-    _log_to(job.work.path)
-    with _engine(options, recipe) as running:
+    log_to(job.work.path)
+    with engine_of(options, recipe.cluster) as running:
         summary = pipeline.run(job, running, only=options.only)
-    _show(stage_table(summary))
+    show(stage_table(summary))
     if job.work["pack"].manifest() is not None:
-        _show("\n" + show_long_document(Work.open(job.work.path)))
+        show("\n" + show_long_document(Work.open(job.work.path)))
     return 0
 
 
 def _plan(options: argparse.Namespace, overrides: list[str]) -> int:
     _check_fields(overrides)
-    _check_workers(options.workers)
+    check_workers(options.workers)
     for name in ("chars", "chunks", "gpus"):
         value, least = getattr(options, name), int(name != "gpus")
         if value is not None and not least <= value < 1e18:
@@ -274,7 +251,7 @@ def _plan(options: argparse.Namespace, overrides: list[str]) -> int:
     from etl.recipe import load_recipe
 
     recipe = load_recipe(options.recipe, fields) if options.recipe else recipe_without_corpus(fields)
-    _show(
+    show(
         plan_page(
             recipe,
             workers=options.workers,
@@ -291,32 +268,18 @@ def _plan(options: argparse.Namespace, overrides: list[str]) -> int:
 def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
     _check_fields(overrides)
     check_names(options.strategies)
-    _check_workers(options.workers)
+    check_workers(options.workers)
     from etl import compare
     from etl.recipe import load_recipe
 
     recipe = load_recipe(options.recipe, overrides)
     out = (options.out or Path(recipe.output.rstrip("/") + "-compare")).expanduser().absolute()
     jobs = compare.prepare_all(recipe, options.strategies, out)
-    _log_to(out)
-    with _engine(options, recipe) as running:
+    log_to(out)
+    with engine_of(options, recipe.cluster) as running:
         outcomes = compare.compare(jobs, out, running)
-    _show(compare.as_table(outcomes))
+    show(compare.as_table(outcomes))
     return 0 if all(each.facts for each in outcomes) else 2
-
-
-def _engine(options: argparse.Namespace, recipe: "Recipe") -> "contextlib.AbstractContextManager[Engine]":
-    """Where the command line says, else where the recipe says, else a worker a core."""
-    from etl.connect import local_engine, scheduler_engine, started_engine
-
-    progress = sys.stderr.isatty()
-    if options.workers != 0:
-        _file_dask_log()
-    if options.scheduler:
-        return scheduler_engine(options.scheduler, progress=progress)
-    if options.workers is None and recipe.cluster is not None:
-        return started_engine(recipe.cluster, progress=progress)
-    return local_engine(_cores() if options.workers is None else options.workers, progress=progress)
 
 
 def _peek(options: argparse.Namespace, _: list[str]) -> int:
@@ -328,12 +291,12 @@ def _peek(options: argparse.Namespace, _: list[str]) -> int:
     if options.near_duplicates:
         from etl.explain import explain_near_duplicates
 
-        _show(explain_near_duplicates(work))
+        show(explain_near_duplicates(work))
         return 0
     summary = read_json(options.work / "summary.json")
     if summary is not None:
-        _show(stage_table(summary) + "\n")
-    _show(show_long_document(work, options.sample))
+        show(stage_table(summary) + "\n")
+    show(show_long_document(work, options.sample))
     return 0
 
 
@@ -341,17 +304,8 @@ def _clean(options: argparse.Namespace, _: list[str]) -> int:
     from etl.work import clean
 
     removed = clean(options.work, options.first)
-    _show(f"deleted {len(removed)} files and folders" + "".join(f"\n  {path}" for path in removed))
+    show(f"deleted {len(removed)} files and folders" + "".join(f"\n  {path}" for path in removed))
     return 0
-
-
-def _show(text: str) -> None:
-    """Print what a verb gives, whatever text of documents, names or other people's folders is in it."""
-    print(printable_lines(text))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def _check_fields(overrides: Sequence[str]) -> None:
@@ -369,40 +323,6 @@ def _shown(override: str) -> str:
     return override.partition("=")[0] + "=..." if may_be_secret else override
 
 
-def _check_workers(workers: int | None) -> None:
-    if workers is not None and workers < 0:
-        raise UserError(f"--workers is {workers}, but it must be at least 0 (0: run in this process).")
-
-
-def _log_to(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    _log_with(_log_file(folder / "run.log"))
-
-
-def _log_file(path: Path) -> logging.Handler:
-    handler = _LogFile(path, encoding="utf-8")
-    handler.setFormatter(Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    return handler
-
-
-def _file_dask_log() -> None:
-    """What Dask warns of, such as a worker that died, goes to run.log and not between the lines on the screen."""
-    import distributed  # noqa: F401  which gives its loggers handlers
-
-    files = [handler for handler in logging.getLogger("etl").handlers if isinstance(handler, logging.FileHandler)]
-    for name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]:
-        logger = logging.getLogger(name)
-        if logger.handlers:
-            logger.handlers = [_log_file(Path(file.baseFilename)) for file in files]  # of its own: Dask sets its level
-            logger.setLevel(logging.WARNING)
-
-
-def _log_with(handler: logging.Handler) -> None:
-    for name in _LOGGERS:
-        logging.getLogger(name).setLevel(logging.DEBUG)
-        logging.getLogger(name).addHandler(handler)
-
-
 def _failure(error: Exception, verb: str) -> str:
     """What a failure means for the user; the log file has the traceback."""
     from etl.engine import StageFailed
@@ -411,38 +331,16 @@ def _failure(error: Exception, verb: str) -> str:
     logging.getLogger("etl").debug("failure", exc_info=error)
     if isinstance(error, StageFailed):
         return str(error)
-    if verb in ("peek", "clean"):
+    if verb in ("peek", "clean", "verify", "trace"):
         return f"{describe(error)}. This is a defect; please report it."
+    if verb in ("export", "pack", "convert", "mix"):
+        return f"{describe(error)}. Finished shards are kept aside; run the same command again to go on."
     return f"{describe(error)}. Finished parts are kept; run the same command again to go on. Details are in run.log."
 
 
 def _complain(status: int, message: str) -> int:
     log.error("nextlong: %s", message)
     return status
-
-
-class _LogFile(logging.FileHandler):
-    """A log file that gives up a line where it cannot be written: the screen has it, and says why."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        if not isinstance(sys.exc_info()[1], OSError):
-            super().handleError(record)
-
-
-class _Console(logging.Handler):
-    """Log lines on standard error that do not tear a progress bar."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.INFO)
-        self.setFormatter(Formatter())
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if "tqdm" in sys.modules and sys.stderr.isatty():
-            from tqdm.auto import tqdm
-
-            tqdm.write(self.format(record), file=sys.stderr)
-        else:
-            print(self.format(record), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -38,3 +38,15 @@ def named_token(folder: Path, kind: str) -> str | None:
         if isinstance(token, str):
             return token
     return None
+
+
+def pad_id(tokenizer: Tokenizer, given: str | None) -> int:
+    """The id of padding: the token given, else the tokenizer's own pad or eos token, else 0; it is never a target."""
+    if given is not None:
+        return special_id(tokenizer, "pad", given) or 0
+    for kind in ("pad", "eos"):
+        token = named_token(tokenizer.file.parent, kind)
+        found = None if token is None else tokenizer.token_id(token)
+        if found is not None:
+            return found
+    return 0

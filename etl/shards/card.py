@@ -72,7 +72,7 @@ sequence was made (`provenance/`).
 {made}
 ```
 
-{_account(manifest["account"])}
+{account_markdown(manifest["account"])}
 
 ## Licence and sources
 
@@ -107,7 +107,19 @@ def _head(manifest: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _account(account: dict[str, Any]) -> str:
+def account_table(account: dict[str, Any]) -> str:
+    """read = kept + dropped by reason, for a terminal."""
+    lines = [f"{'unit':<12}{'read':>16}{'kept':>16}  dropped"]
+    for unit, count in account.items():
+        if unit != "notes":
+            reasons = ", ".join(f"{number:,} {reason}" for reason, number in count["dropped"].items())
+            lines.append(f"{unit:<12}{count['read']:>16,}{count['kept']:>16,}  {reasons or '-'}")
+    lines += [f"{name.replace('_', ' ')}: {number:,}" for name, number in account.get("notes", {}).items()]
+    return "\n".join(lines)
+
+
+def account_markdown(account: dict[str, Any]) -> str:
+    """The same as a Markdown table."""
     lines = ["| unit | read | kept | dropped |", "|---|---|---|---|"]
     for unit, count in account.items():
         if unit != "notes":

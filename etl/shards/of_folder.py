@@ -112,6 +112,11 @@ class PackedFolder:
         """Whether boundaries and mask are not in the shards."""
         return bool(self.manifest["options"].get("columns") == "llm-foundry")
 
+    def refuse_tokens_only(self) -> None:
+        """Raise UserError where the mask of the sequences was left out."""
+        if self.is_tokens_only and self.about.has_mask:
+            raise UserError(f"{self.path} holds tokens only, without their mask. Take what it was exported from.")
+
     def reader(self) -> Reader:
         """Its shards, opened once a process."""
         names = [name for shard in self.manifest["shards"] for name in shard["files"]]

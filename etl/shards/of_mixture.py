@@ -213,8 +213,7 @@ def _check_alike(folders: Sequence[PackedFolder]) -> None:
             )
         if folder.about.tokenizer_sha256 != first.about.tokenizer_sha256:
             raise UserError(f"{folder.path} and {first.path} were made with different tokenizers.")
-        if folder.is_tokens_only and folder.about.has_mask:
-            raise UserError(f"{folder.path} holds tokens only, without their mask. Mix what it was exported from.")
+        folder.refuse_tokens_only()
         if not len(folder):
             raise UserError(f"{folder.path} has no sequence.")
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from nextlong.errors import UserError
-from nextlong.sequences import Sequences, Shapes
+
+if TYPE_CHECKING:
+    from nextlong.sequences import Sequences, Shapes
 
 FORMATS = ("mds", "parquet", "arrow", "megatron")
 
@@ -13,10 +15,12 @@ FORMATS = ("mds", "parquet", "arrow", "megatron")
 class Format(Protocol):
     """How the shards of one format are written: each alone, in any order, then what binds them."""
 
-    def shards(self, shapes: Shapes) -> list[tuple[int, int]]:
+    def shards(self, shapes: "Shapes") -> list[tuple[int, int]]:
         """The sequences [start, stop) of each shard."""
 
-    def write(self, folder: Path, number: int, of: int, shapes: Shapes, blocks: Iterable[Sequences]) -> dict[str, Any]:
+    def write(
+        self, folder: Path, number: int, of: int, shapes: "Shapes", blocks: "Iterable[Sequences]"
+    ) -> dict[str, Any]:
         """Write shard `number` of `of`, from its sequences in blocks; returns {"files": names, ...}."""
 
     def finish(self, folder: Path, shards: list[dict[str, Any]]) -> list[str]:
@@ -29,7 +33,7 @@ class Reader(Protocol):
     def __len__(self) -> int:
         """How many there are."""
 
-    def read(self, start: int, stop: int) -> Sequences:
+    def read(self, start: int, stop: int) -> "Sequences":
         """The sequences start ... stop - 1."""
 
 

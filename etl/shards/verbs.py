@@ -1,0 +1,292 @@
+"""The verbs around packed sequences: export, pack, convert, mix, verify, trace."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from etl.verb import add_verb, add_where, check_workers, engine_of, show
+from nextlong.errors import UserError
+from nextlong.shards import FORMATS
+
+if TYPE_CHECKING:
+    from etl.shards.source import Source
+    from nextlong.shards import Format
+    from nextlong.tokenizing import Tokenizer
+
+_Verbs = argparse._SubParsersAction
+
+
+def _add_export(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
+    parser = add_verb(
+        verbs,
+        "export",
+        "write the packed sequences of a work folder as shards that trainers read",
+        "nextlong export work --format mds --out shards",
+        _export,
+    )
+    parser.add_argument("work", type=Path, help="a work folder, or a folder that export, pack, convert or mix made")
+    parser.add_argument("--length", type=int, metavar="TOKENS", help="of the sequences, where a run made several")
+    parser.add_argument("--tokenizer", help="where the run's tokenizer is now (default: where its recipe says)")
+    _add_output(parser)
+    add_where(parser)
+
+
+def _add_pack(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
+    parser = add_verb(
+        verbs,
+        "pack",
+        "pack documents of any length, or chats, into sequences of one length; nothing is dropped silently",
+        "nextlong pack books/*.parquet --tokenizer llama --length 65536 --bos --eos --out packed",
+        _pack,
+    )
+    _add_input(parser)
+    parser.add_argument("--chat", action="store_true", help="a column of messages: its chats, targets the assistant's")
+    parser.add_argument(
+        "--fitting",
+        choices=("best-fit", "concat"),
+        default="best-fit",
+        help="best-fit: only documents longer than a sequence are cut; concat: end to end (default: best-fit)",
+    )
+    parser.add_argument(
+        "--bos", nargs="?", const=True, metavar="TOKEN", help="begin documents with the tokenizer's bos"
+    )
+    parser.add_argument("--eos", nargs="?", const=True, metavar="TOKEN", help="end documents with the tokenizer's eos")
+    parser.add_argument(
+        "--pad", metavar="TOKEN", help="of padding, which is no target (default: pad, else eos, else id 0)"
+    )
+    parser.add_argument("--tail", choices=("pad", "drop"), default="pad", help="concat's last sequence (default: pad)")
+    parser.add_argument("--seed", type=int, default=0, help="of the order of best-fit's sequences (default: 0)")
+    _add_output(parser)
+    add_where(parser)
+
+
+def _add_convert(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
+    parser = add_verb(
+        verbs,
+        "convert",
+        "one row from elsewhere, one sequence: longer ones are truncated, shorter ones discarded, both counted",
+        "nextlong convert prolong-64k --tokenizer llama --length 65536 --out packed",
+        _convert,
+    )
+    _add_input(parser)
+    _add_output(parser)
+    add_where(parser)
+
+
+def _add_mix(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
+    parser = add_verb(
+        verbs,
+        "mix",
+        "several packed folders as one, in proportions that hold at every prefix",
+        "nextlong mix long short --proportions 33.33 66.67 --out mixture",
+        _mix,
+    )
+    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="made by export, pack, convert or mix")
+    how = parser.add_mutually_exclusive_group(required=True)
+    how.add_argument("--proportions", nargs="+", metavar="N", help="of sequences, one a folder, such as 33.33 66.67")
+    how.add_argument("--repeats", nargs="+", metavar="N", help="how often each folder is gone through, such as 1 2.5")
+    parser.add_argument("--rows", type=int, help="sequences wanted (default: until a folder has none left)")
+    parser.add_argument("--shuffle", type=int, metavar="SEED", help="each folder, anew each time it is gone through")
+    _add_output(parser)
+    add_where(parser)
+
+
+def _add_verify(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
+    parser = add_verb(
+        verbs,
+        "verify",
+        "compare a packed folder with its checksums, and look into every sequence",
+        "nextlong verify shards",
+        _verify,
+    )
+    parser.add_argument("folder", type=Path)
+    add_where(parser)
+
+
+def _add_trace(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
+    parser = add_verb(
+        verbs,
+        "trace",
+        "say from which documents a sequence was made, or one token of it came",
+        "nextlong trace shards 17 40321",
+        _trace,
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("row", type=int, help="number of the sequence, from 0")
+    parser.add_argument("token", type=int, nargs="?", help="its place in the sequence, from 0")
+
+
+SHARD_VERBS = (_add_export, _add_pack, _add_convert, _add_mix, _add_verify, _add_trace)
+
+
+def _add_input(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "input", nargs="+", help="MDS folders; or files, globs, folders or URLs of parquet, jsonl, text"
+    )
+    parser.add_argument("--tokenizer", required=True, help="tokenizer.json, its folder, or a hub id")
+    parser.add_argument("--length", type=int, required=True, metavar="TOKENS", help="of a sequence")
+    parser.add_argument("--text", metavar="COLUMN", help="of the documents (default: text; with --chat messages)")
+    parser.add_argument(
+        "--ids", nargs="?", const="input_ids", metavar="COLUMN", help="there are token ids already (default: input_ids)"
+    )
+    parser.add_argument("--id", metavar="COLUMN", help="of the document's id (default: its number)")
+    parser.add_argument("--source", metavar="COLUMN", help="of its source (default: the file's name; of MDS domain)")
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", required=True, metavar="DIR", help="a new folder, or a URL such as s3://bucket/folder")
+    parser.add_argument("--format", choices=FORMATS, default="parquet", help="(default: parquet)")
+    parser.add_argument("--compression", metavar="ZSTD", help="of mds: zstd, or zstd:1 to zstd:22 (default: none)")
+    parser.add_argument(
+        "--hashes", nargs="+", default=[], metavar="NAME", help="of mds, in its index: sha1, sha256 ..."
+    )
+    parser.add_argument(
+        "--columns",
+        choices=("sequences", "llm-foundry"),
+        default="sequences",
+        help="of mds; llm-foundry: tokens alone, as LLM-Foundry reads them (default: sequences)",
+    )
+    parser.add_argument(
+        "--shard-tokens", type=int, metavar="N", help="of a file (default: megatron all, mds 64 MiB, others 2^27)"
+    )
+
+
+def _format(options: argparse.Namespace, vocab_size: int) -> "Format":
+    """The format as the options describe it. Raises UserError for options of another format."""
+    is_mds = options.format == "mds"
+    for name, value, default in (
+        ("compression", options.compression, None),
+        ("hashes", options.hashes, []),
+        ("columns", options.columns, "sequences"),
+    ):
+        if value != default and not is_mds:
+            raise UserError(f"--{name} is an option of --format mds, not of {options.format}.")
+    size: dict[str, Any] = {} if options.shard_tokens is None else {"shard_tokens": options.shard_tokens}
+    if is_mds:
+        from nextlong.shards.mds import Mds
+
+        own = {} if options.shard_tokens is None else {"shard_bytes": 4 * options.shard_tokens}
+        return Mds(compression=options.compression, hashes=tuple(options.hashes), columns=options.columns, **own)
+    if options.format == "megatron":
+        from nextlong.shards.megatron import Megatron
+
+        return Megatron(vocab_size=vocab_size, **size)
+    if options.format == "arrow":
+        from nextlong.shards.arrow import Arrow
+
+        return Arrow(**size)
+    from nextlong.shards.parquet import Parquet
+
+    return Parquet(**size)
+
+
+def _write(source: "Source", options: argparse.Namespace) -> int:
+    from etl.shards.card import account_table
+    from etl.shards.export import export
+
+    check_workers(options.workers)
+    format_ = _format(options, source.about.vocab_size)
+    with engine_of(options) as engine:
+        manifest = export(source, options.out, options.format, format_, engine)
+    length = manifest["sequence_length_tokens"]
+    show(f"{options.out}: {manifest['rows']:,} sequences of {length:,} tokens, {options.format}\n")
+    show(account_table(manifest["account"]))
+    show(f"\n{options.out}/README.md says how to read it; look: nextlong verify {options.out}, nextlong trace ... 0")
+    return 0
+
+
+def _export(options: argparse.Namespace, _: list[str]) -> int:
+    from etl.shards.of_folder import PackedFolder
+    from etl.shards.of_work import WorkSource
+    from etl.work import is_work_folder
+
+    if is_work_folder(options.work):
+        return _write(WorkSource.open(options.work, tokenizer=options.tokenizer, length_tokens=options.length), options)
+    folder = PackedFolder.open(options.work)
+    folder.refuse_tokens_only()
+    return _write(folder, options)
+
+
+def _pack(options: argparse.Namespace, _: list[str]) -> int:
+    from etl.shards.laid_out import PackSettings
+    from nextlong.special_tokens import pad_id, special_id
+
+    tokenizer = _tokenizer(options)
+    bos, eos = (special_id(tokenizer, kind, getattr(options, kind)) for kind in ("bos", "eos"))
+    if options.chat and (bos is not None or eos is not None):
+        raise UserError("--bos and --eos do not go with --chat: the chat template writes them.")
+    settings = PackSettings(
+        length_tokens=options.length,
+        fitting=options.fitting,
+        bos=bos,
+        eos=eos,
+        pad=pad_id(tokenizer, options.pad),
+        tail=options.tail,
+        seed=options.seed,
+    )
+    return _write_documents(options, settings, tokenizer)
+
+
+def _convert(options: argparse.Namespace, _: list[str]) -> int:
+    from etl.shards.laid_out import PackSettings
+
+    options.chat = False
+    return _write_documents(
+        options, PackSettings(length_tokens=options.length, fitting="truncate"), _tokenizer(options)
+    )
+
+
+def _write_documents(options: argparse.Namespace, settings: Any, tokenizer: "Tokenizer") -> int:
+    from etl.inputs import ChatInput, Input
+    from etl.shards.of_documents import PackSource
+    from etl.shards.tokens import Documents, kind_of
+
+    if options.chat and options.ids:
+        raise UserError("--ids and --chat do not go together: chats are tokenized here.")
+    kind = kind_of(options.input, is_chat=options.chat, has_ids=options.ids is not None)
+    columns = {name: getattr(options, name) for name in ("text", "id", "source") if getattr(options, name)}
+    reading = (ChatInput if kind == "chat" else Input)(path=options.input, **columns)
+    documents = Documents(
+        kind=kind, input=reading, ids=options.ids or "input_ids", has_whole_rows=options.verb == "convert"
+    )
+    return _write(PackSource.of(documents, settings, tokenizer, options.verb), options)
+
+
+def _tokenizer(options: argparse.Namespace) -> "Tokenizer":
+    from nextlong.tokenizing import Tokenizer
+
+    return Tokenizer.load(options.tokenizer)
+
+
+def _mix(options: argparse.Namespace, _: list[str]) -> int:
+    from etl.shards.of_mixture import Mixture
+
+    mixture = Mixture.of(
+        options.folders,
+        proportions=options.proportions,
+        repeats=options.repeats,
+        num_rows=options.rows,
+        seed=options.shuffle,
+    )
+    return _write(mixture, options)
+
+
+def _verify(options: argparse.Namespace, _: list[str]) -> int:
+    from etl.shards.verify import verify
+
+    check_workers(options.workers)
+    with engine_of(options) as engine:
+        verdict = verify(options.folder, engine)
+    for each in verdict.faults:
+        show(f"WRONG  {each}")
+    for each in verdict.facts:
+        show(f"       {each}")
+    show(f"{options.folder}: {'as it was written' if not verdict.faults else f'{len(verdict.faults)} faults'}")
+    return 1 if verdict.faults else 0
+
+
+def _trace(options: argparse.Namespace, _: list[str]) -> int:
+    from etl.shards.trace import trace
+
+    show(trace(options.folder, options.row, options.token))
+    return 0

@@ -1,0 +1,72 @@
+"""What the verbs of the command line share: how they are declared, where they run, and how they print."""
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from etl.logs import file_dask_log
+from etl.terminal import printable_lines
+from nextlong.errors import UserError
+
+if TYPE_CHECKING:
+    from etl.cluster import Cluster
+    from etl.engine import Engine
+
+
+def add_verb(
+    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    help_: str,
+    example: str,
+    call: Callable[..., int],
+) -> argparse.ArgumentParser:
+    """Declare a verb that `call(options, rest)` does, returning its exit status."""
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        name, help=help_, description=help_, epilog=f"Example: {example}", allow_abbrev=False
+    )
+    parser.set_defaults(call=call)
+    return parser
+
+
+def add_where(parser: argparse.ArgumentParser) -> None:
+    """Let a verb run on local workers or on a running scheduler."""
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--workers", type=int, help="local worker processes (default: the recipe's cluster, or one a core); 0: none"
+    )
+    where.add_argument("--scheduler", metavar="ADDRESS", help="a running Dask scheduler, such as tcp://host:8786")
+
+
+def engine_of(
+    options: argparse.Namespace, cluster: "Cluster | None" = None
+) -> "contextlib.AbstractContextManager[Engine]":
+    """Where the command line says, else where the recipe says, else a worker a core."""
+    from etl.connect import local_engine, scheduler_engine, started_engine
+
+    progress = sys.stderr.isatty()
+    if options.workers != 0:
+        file_dask_log()
+    if options.scheduler:
+        return scheduler_engine(options.scheduler, progress=progress)
+    if options.workers is None and cluster is not None:
+        return started_engine(cluster, progress=progress)
+    return local_engine(cores() if options.workers is None else options.workers, progress=progress)
+
+
+def show(text: str) -> None:
+    """Print what a verb gives, whatever text of documents, names or other people's folders is in it."""
+    print(printable_lines(text))
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def check_workers(workers: int | None) -> None:
+    """Raise UserError for a number of workers that cannot be."""
+    if workers is not None and workers < 0:
+        raise UserError(f"--workers is {workers}, but it must be at least 0 (0: run in this process).")
