@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMPS := .venv/stamps
 
-.PHONY: demo test soak lint bench clean-venv
+.PHONY: demo test soak test-readers lint bench clean-venv
 
 demo: $(STAMPS)/demo
 	$(BIN)/nextlong demo
@@ -13,6 +13,9 @@ test: $(STAMPS)/dev lint
 
 soak: $(STAMPS)/soak
 	$(BIN)/python -m pytest -rs --timeout=900 tests/soak
+
+test-readers: $(STAMPS)/readers
+	$(BIN)/python -m pytest -rs --timeout=900 tests/readers
 
 lint: $(STAMPS)/dev
 	$(BIN)/ruff check .
@@ -34,6 +37,13 @@ $(STAMPS)/dev: setup.cfg constraints.txt | .venv
 
 $(STAMPS)/soak: $(STAMPS)/dev
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,cluster]'
+	touch $@
+
+READERS := tests/readers/environments.py tests/readers/torchvision_stub.py $(wildcard tests/readers/requirements/*.txt)
+
+$(STAMPS)/readers: $(STAMPS)/dev $(READERS)
+	@echo "setting up the readers of other projects in .venv/readers, once: two of them bring a PyTorch of their own"
+	$(BIN)/python -m tests.readers.environments datasets megatron numpy1 numpy2 streaming
 	touch $@
 
 .venv:
