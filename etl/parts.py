@@ -31,6 +31,8 @@ class PartResult:
     """What a task made of its part: the files it wrote in the stage's folder, and what to tell the driver."""
 
     files: list[str] = dataclasses.field(default_factory=list)
+    facts: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    """Size and checksum of those of the files that are known already."""
     rows: int = 0
     account: Account = dataclasses.field(default_factory=Account)
     values: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -113,7 +115,7 @@ def _run(part: Part) -> dict[str, Any]:
         "fingerprint": part.fingerprint,
         "key": part.key,
         "rows": result.rows,
-        "files": {name: file_facts(part.folder / name) for name in result.files},
+        "files": {name: result.facts.get(name) or file_facts(part.folder / name) for name in result.files},
         "account": result.account.to_dict(),
         "values": result.values,
     }

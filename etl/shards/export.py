@@ -5,6 +5,8 @@ import hashlib
 import json
 import logging
 import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from etl.shards.destination import MANIFEST, Destination, sync
 from etl.shards.source import DOCUMENTS, Source
 from nextlong.accounting import Account
 from nextlong.errors import UserError
-from nextlong.sequences import Shapes
+from nextlong.sequences import Sequences, Shapes
 from nextlong.shards import Format
 
 log = logging.getLogger(__name__)
@@ -118,9 +120,9 @@ def _shard_part(
     folder = folder if not there.is_remote else _empty(there.scratch / name)
     about, stop = source.about, start + len(shapes)
 
-    def checked() -> Any:
+    def checked() -> Iterator[Sequences]:
         row = start
-        for block in source.blocks(start, stop):
+        for block in _ahead(source.blocks(start, stop)):
             block.check("the sequences", vocab_size=about.vocab_size, first_row=row)
             row += len(block)
             yield block
@@ -131,20 +133,38 @@ def _shard_part(
     write_table(folder / PROVENANCE / f"rows-{number:05d}.parquet", rows, rows_per_group=1024)
     doc_ids = pc.unique(pc.struct_field(pc.list_flatten(rows["segments"]).combine_chunks(), "doc_id"))
     np.save(there.scratch / f"{name}.doc_ids.npy", np.sort(doc_ids.to_numpy()))
-    for each in shard["files"]:
-        sync(folder / each)
     names = [*shard["files"], f"{PROVENANCE}/rows-{number:05d}.parquet"]
+    facts = _safe(folder, names)
     account = Account()
     account.add("sequences", read=len(shapes), kept=len(shapes))
     account.add("tokens", read=len(shapes) * about.length_tokens, kept=len(shapes) * about.length_tokens)
     values: dict[str, Any] = {"shard": shard}
     if there.is_remote:
-        values["uploaded"] = {each: file_facts(folder / each) for each in names}
+        values["uploaded"] = facts
         for each in names:
             there.upload(folder / each, each)
         discard(folder)
         names = []
-    return PartResult(files=names, rows=len(shapes), account=account, values=values)
+    return PartResult(files=names, facts=facts, rows=len(shapes), account=account, values=values)
+
+
+def _ahead(blocks: Iterator[Sequences]) -> Iterator[Sequences]:
+    """The blocks, each read while the one before is written."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, blocks, None)
+        while (block := waiting.result()) is not None:
+            waiting = pool.submit(next, blocks, None)
+            yield block
+
+
+def _safe(folder: Path, names: list[str]) -> dict[str, dict[str, Any]]:
+    """Size and checksum of files, each taken while the file is written to the disk."""
+    with ThreadPoolExecutor(1) as pool:
+        synced = [pool.submit(sync, folder / name) for name in names]
+        facts = {name: file_facts(folder / name) for name in names}
+        for each in synced:
+            each.result()
+    return facts
 
 
 def _empty(folder: Path) -> Path:

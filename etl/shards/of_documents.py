@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from etl.engine import Engine
 from etl.lookup import loaded
-from etl.parts import Part, read_array, read_json, write_array, write_json
+from etl.parts import Part, read_array, read_json
 from etl.shards.laid_out import ARRAYS, DOCUMENT_FACTS, LaidOut, PackSettings
 from etl.shards.source import DOCUMENTS, About
 from etl.shards.tokens import Documents, tokens_part
@@ -122,8 +122,8 @@ class PackSource:
             table["domain"] = [domains.setdefault(source or "", len(domains)) for source in sources]
             tables.append(table)
         documents = np.concatenate(tables)
-        write_array(scratch / "documents.npy", documents)
-        write_json(scratch / "domains.json", {"domains": list(domains)})
+        np.save(scratch / "documents.npy", documents)
+        (scratch / "domains.json").write_text(json.dumps({"domains": list(domains)}))
         return documents
 
     def _lay_out(
@@ -141,7 +141,7 @@ class PackSource:
             indices, offsets, masked = _own_boundaries(scratch, names, values, table, layout, length)
         arrays = (*layout, indices, offsets, masked)
         for name, array in zip(ARRAYS, arrays, strict=True):
-            write_array(scratch / f"layout-{name}.npy", array)
+            np.save(scratch / f"layout-{name}.npy", array)  # made anew by every run, so it need not be safe on the disk
         num_padding = layout.num_sequences * length - int(layout.lengths.sum())
         _account(account, lengths, layout, num_tail, settings)
         account.note("padding_tokens", num_padding)
