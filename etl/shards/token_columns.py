@@ -38,6 +38,8 @@ class Rows(NamedTuple):
     """int64 [n, 2] of each document: its boundaries."""
     num_outside: int = 0
     """Token ids that no boundaries hold, which are left out."""
+    num_masked: int = 0
+    """Token ids of pieces without any target, such as padding, which are left out."""
     file: str = ""
     """Where the ids are read in place; empty: they are in `ids`."""
     begins: NDArray[np.int64] | None = None
@@ -145,6 +147,26 @@ def split_at_boundaries(rows: Rows, file: str, first_row: int) -> Rows:
         pieces=None,
         num_outside=int(rows.lengths.sum() - lengths.sum()),
         begins=None if rows.begins is None else rows.begins[owner] + 4 * flat[:, 0],
+    )
+
+
+def without_masked(rows: Rows) -> Rows:
+    """Without the documents that hold no target, such as the padding of sequences; their tokens are counted."""
+    if rows.mask is None or not len(rows.lengths):
+        return rows
+    firsts = np.cumsum(rows.lengths) - rows.lengths
+    targets = np.concatenate([[0], np.cumsum(rows.mask, dtype=np.int64)])
+    kept = targets[firsts + rows.lengths] > targets[firsts]
+    if kept.all():
+        return rows
+    is_kept = np.repeat(kept, rows.lengths)
+    return rows._replace(
+        ids=rows.ids if rows.file else rows.ids[is_kept],
+        mask=rows.mask[is_kept],
+        lengths=rows.lengths[kept],
+        documents=rows.documents.filter(kept),
+        num_masked=int((~is_kept).sum()),
+        begins=None if rows.begins is None else rows.begins[kept],
     )
 
 

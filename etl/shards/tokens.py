@@ -21,7 +21,16 @@ from etl.inputs.files import InputFile, find_files
 from etl.inputs.spans import Span
 from etl.lookup import loaded
 from etl.parts import PartResult, write_array, write_raw, write_table
-from etl.shards.token_columns import DOCUMENTS, Names, Rows, read_columns, read_mds, row_groups, split_at_boundaries
+from etl.shards.token_columns import (
+    DOCUMENTS,
+    Names,
+    Rows,
+    read_columns,
+    read_mds,
+    row_groups,
+    split_at_boundaries,
+    without_masked,
+)
 from nextlong.accounting import Account
 from nextlong.errors import UserError
 from nextlong.shards.mds import INDEX
@@ -87,7 +96,7 @@ def tokens_part(folder: Path, name: str, *, documents: Documents, split: Any, to
     """Write the token ids of one part: NAME.places.npy, NAME.documents.parquet, and ids, mask, boundaries if any."""
     rows = _gathered(list(_read(documents, split, tokenizer_file)))
     if rows.pieces is not None and not documents.has_whole_rows:
-        rows = split_at_boundaries(rows, _name(split), _first_row(split))
+        rows = without_masked(split_at_boundaries(rows, _name(split), _first_row(split)))
     begins = 4 * (np.cumsum(rows.lengths) - rows.lengths) if rows.begins is None else rows.begins
     places = np.zeros(len(rows.lengths), PLACES)
     places["byte"], places["tokens"], places["position"] = begins, rows.lengths, rows.documents["position"]
@@ -121,8 +130,8 @@ def _account(rows: Rows) -> Account:
     dropped = {"null": rows.num_null, "too_long": rows.num_too_long}
     account.add("rows", read=rows.num_read, kept=kept, dropped=dropped)
     num_tokens = int(rows.lengths.sum())
-    outside = {"outside_boundaries": rows.num_outside}
-    account.add("tokens", read=num_tokens + rows.num_outside, kept=num_tokens, dropped=outside)
+    left_out = {"outside_boundaries": rows.num_outside, "fully_masked": rows.num_masked}
+    account.add("tokens", read=num_tokens + sum(left_out.values()), kept=num_tokens, dropped=left_out)
     return account
 
 
