@@ -98,17 +98,10 @@ def _measure_packing(base: Path, length: int, repeats: int) -> None:
         for workers, engine in ((1, Engine()), (2, two)):
             ours, theirs, tokens = [], [], 0
             for _ in range(repeats):
-                told = _peer(
-                    "datatools",
-                    "datatools_pack",
-                    base / "documents",
-                    base / "theirs",
-                    "--length",
-                    length,
-                    "-w",
-                    workers,
-                )
-                shutil.rmtree(base / "theirs")
+                out = base / "packed-theirs"
+                how = ["--length", length, "--workers", workers]
+                told = _peer("datatools", "datatools_pack", base / "documents", out, *how)
+                shutil.rmtree(out)
                 theirs.append(told["seconds"])
                 tokens = told["tokens"]
                 ours.append(_export(source, "mds", Mds(), base / "ours", engine))
