@@ -37,13 +37,14 @@ class CannotRender(Exception):
 class Renderer:
     """A chat template, rendered in transformers' sandbox; the day's date, where it writes one, is 1 January 2026.
 
-    Where its assistant turns are is told by its {% generation %} markers or, without them, found. The chat is rendered
-    once more, with a private character in the contents, which must give the same text but for that character. What the
-    template writes between two contents is then compared with what it writes when the chat ends there, with its
-    generation prompt (there a turn begins) and without (there it ends, the end-of-turn token included). A chat of n
-    messages takes a few renderings, as many as there are different texts between contents. A few contents in
-    which the character changes the text go without; where it changes more, each turn must begin and end where the
-    rendering of the messages before it does.
+    Where the assistant's turns are is told by its {% generation %} markers or, without them, found. The chat is
+    rendered once more, with a private character in the contents, which must give the same text but for that character.
+    What the template writes between two contents is then compared with what it writes when the chat ends there, with
+    its generation prompt (there a turn begins) and without (there it ends, the end-of-turn token included), as far as
+    they agree: "ans<|im_end|>\\n" is a turn also where a template has dropped the reasoning before "ans" once another
+    question follows. This takes a few renderings, as many as there are different texts between contents, whatever the
+    length of the chat. A few contents in which the character changes the text go without; where it changes more, each
+    turn must begin and end where the rendering of the messages up to it does, which takes two renderings a turn.
     """
 
     def __init__(self, source: str, variables: Mapping[str, str], special_tokens: Sequence[str]) -> None:
@@ -177,20 +178,10 @@ class _Turns:
     """Where the assistant's turns are in the text of one chat."""
 
     def __init__(
-        self,
-        renderer: Renderer,
-        messages: Sequence[Message],
-        marks: _Marks,
-        whole: _Marked,
-        around: _Around,
+        self, renderer: Renderer, messages: Sequence[Message], marks: _Marks, whole: _Marked, around: _Around
     ) -> None:
-        self._renderer, self._messages, self._marks, self._whole, self._around = (
-            renderer,
-            messages,
-            marks,
-            whole,
-            around,
-        )
+        self._renderer, self._messages, self._marks = renderer, messages, marks
+        self._whole, self._around = whole, around
         self._marked = sorted(around)
         self._num_marked = list(accumulate((number in around for number in range(len(messages))), initial=0))
         self._lengths: dict[tuple[Any, ...], int] = {}

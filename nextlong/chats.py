@@ -76,7 +76,8 @@ class ChatTemplate:
         except (CannotRender, RecursionError) as error:  # a chat may be nested too deeply
             raise UserError(
                 f"{where}: the chat template of {self._name} does not take this chat: {error}. "
-                f"Change or leave out the chat, or use a template that takes it."
+                f"Change the chat or leave it out, or use a template that takes it (one that has {{% generation %}} "
+                f"markers says where the turns of the assistant are)."
             ) from error
         tokens = self._encode(text, quotes, where)
         return tokens[:, 0].astype(np.uint32), _overlaps(tokens, turns).astype(np.uint8)

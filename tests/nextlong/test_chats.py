@@ -182,6 +182,17 @@ def test_a_system_message_is_no_turn(turns_of: Callable[[str, Chat], list[str]],
     assert turns_of(name, [system, *CHAT]) == turns_of(name, CHAT)
 
 
+@settings(max_examples=40, deadline=None)
+@given(roles=st.lists(st.sampled_from(["system", "user", "assistant", "tool"]), max_size=8), contents=st.data())
+def test_whatever_the_order_of_roles_the_mask_is_found_as_by_prefixes(
+    templates: dict[str, ChatTemplate], theirs: dict[str, Any], roles: list[str], contents: st.DataObject
+) -> None:
+    chat = [{"role": role, "content": contents.draw(WORDS)} for role in ["user", *roles, "assistant"]]
+    for name in ("chatml", "llama"):
+        _, mask = templates[name].encode(chat, "row 0")
+        assert mask.tolist() == turns_by_prefixes(theirs[name], chat)
+
+
 def test_turns_in_a_row_are_all_the_assistants_but_not_their_headers(
     turns_of: Callable[[str, Chat], list[str]],
 ) -> None:
@@ -209,6 +220,30 @@ def test_reasoning_that_the_template_drops_from_earlier_turns_is_not_needed_to_f
     assert turns_of("qwen", chat) == expected
     chat[-1]["reasoning_content"] = "So."
     assert turns_of("qwen", chat)[-1] == "<think>\nSo.\n</think>\n\nYes.<|im_end|>\n"
+
+
+REASONED = st.tuples(
+    st.sampled_from(["", "<think>\nHm.\n</think>\n\n", "<think>\n\n</think>\n\n"]),
+    WORDS.map(lambda words: f"So {words}."),
+).map("".join)
+
+
+@settings(max_examples=80, deadline=None)
+@given(contents=st.lists(st.tuples(st.sampled_from(["user", "assistant", "assistant"]), REASONED), max_size=7))
+def test_turns_of_a_template_that_drops_reasoning_are_what_it_writes_of_them(
+    turns_of: Callable[[str, Chat], list[str]], contents: list[tuple[str, str]]
+) -> None:
+    chat = [user("a"), *({"role": role, "content": content} for role, content in contents), assistant("b")]
+    question = max(number for number, message in enumerate(chat) if message["role"] == "user")
+    expected = []
+    for number, message in enumerate(chat):
+        if message["role"] == "assistant":
+            reasoning, _, answer = message["content"].rpartition("</think>")
+            reasoning = reasoning.split("</think>")[0].rstrip("\n").split("<think>")[-1].lstrip("\n")
+            is_shown = number > question and (message is chat[-1] or reasoning)
+            shown = "<think>\n" + reasoning.strip("\n") + "\n</think>\n\n" if is_shown else ""
+            expected.append(shown + (answer.lstrip("\n") if shown or "</think>" in message["content"] else answer))
+    assert turns_of("qwen", chat) == [f"{turn}<|im_end|>\n" for turn in expected]
 
 
 def test_of_reasoning_without_an_answer_an_earlier_turn_keeps_its_end(
