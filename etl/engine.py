@@ -44,10 +44,8 @@ class Engine:
     @property
     def tasks_a_host(self) -> int:
         """How many tasks may run at once on one host, on that which runs most."""
-        if self._client is None:
-            return 1
         threads: Counter[str] = Counter()
-        for worker in self._client.scheduler_info(n_workers=-1)["workers"].values():
+        for worker in self._workers():
             threads[worker["host"]] += worker["nthreads"]
         return max(threads.values(), default=1)
 
@@ -120,11 +118,14 @@ class Engine:
 
     def _demand(self, resource: str | None) -> dict[str, float] | None:
         """What a task asks of its worker: 1 of the resource where any worker has it, else nothing."""
-        if self._client is None or resource is None:
-            return None
+        return {resource: 1} if resource and any(each["resources"].get(resource) for each in self._workers()) else None
+
+    def _workers(self) -> list[dict[str, Any]]:
+        """What the scheduler knows of each worker; none where everything runs in this process."""
+        if self._client is None:
+            return []
         with self._answering():
-            workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
-        return {resource: 1} if any(worker["resources"].get(resource) for worker in workers) else None
+            return [*self._client.scheduler_info(n_workers=-1)["workers"].values()]
 
     def _completed(
         self,
