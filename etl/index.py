@@ -117,7 +117,7 @@ def built(store: RowStore, indexing: Indexing) -> Index:
 
 def _write_vectors(job: Job, stage: StageFolder, engine: Engine) -> list[dict[str, Any]]:
     tables = zip(job.work["chunk"].tables(), job.work["embed"].arrays(), strict=True)
-    poisoned = [each["doc_id"] for each in quarantine.quarantined(job.work)]
+    poisoned = quarantine.doc_ids(job.work)
     parts = [
         stage.part(number, _vectors_part, prefix="vectors", chunks=chunks, embeddings=embeddings, poisoned=poisoned)
         for number, ((chunks, _), embeddings) in enumerate(tables)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from etl.parts import PartResult, describe, written_aside
 from etl.work import Work
+from nextlong.accounting import Account
 from nextlong.errors import UserError
 
 FILE = "quarantine.jsonl"
@@ -87,24 +88,40 @@ def collect(markers: Iterable[Mapping[str, Any]]) -> dict[str, list[dict[str, An
     return {REASON: records} if records else {}
 
 
-def quarantined(work: Work) -> list[dict[str, Any]]:
-    """All records of a work folder's finished stages, each with its stage."""
-    return [
-        {"stage": stage, **each}
-        for stage, folder in work.stages.items()
-        for each in (folder.manifest() or {"values": {}})["values"].get(REASON, [])
-    ]
+def refuse_none_left(markers: Sequence[Mapping[str, Any]], unit: str, what: str) -> None:
+    """Raise UserError where a stage has kept nothing of its unit, as what it uses fails on each document alone."""
+    records = collect(markers).get(REASON, [])
+    account = Account.total(Account.from_dict(marker["account"]) for marker in markers)
+    if records and not account.counts[unit].kept:
+        raise UserError(
+            f"no document is left: all {len(records):,} are quarantined, since the {what} fails on each alone, as "
+            f"{records[0]['reason']}. Check the {what}."
+        )
+
+
+def doc_ids(work: Work) -> list[int]:
+    """Of all documents that a work folder's finished stages have quarantined."""
+    return [each["doc_id"] for each in _records(work)]
 
 
 def write_file(work: Work) -> int:
     """Name the quarantined documents in the work folder's quarantine.jsonl; returns how many. No file where none is."""
-    path, records = work.path / FILE, quarantined(work)
+    path, records = work.path / FILE, _records(work)
     if records:
         with written_aside(path) as aside:
             aside.write_text("".join(json.dumps(each, ensure_ascii=False) + "\n" for each in records))
     else:
         path.unlink(missing_ok=True)
     return len(records)
+
+
+def _records(work: Work) -> list[dict[str, Any]]:
+    """Those of a work folder's finished stages, each with its stage."""
+    return [
+        {"stage": stage, **each}
+        for stage, folder in work.stages.items()
+        for each in (folder.manifest() or {"values": {}})["values"].get(REASON, [])
+    ]
 
 
 def _limited(failures: Iterator[Failure], num_documents: int) -> dict[int, str]:

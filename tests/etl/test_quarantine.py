@@ -235,6 +235,24 @@ def test_a_model_that_fails_on_everything_is_no_documents_fault(poisoned_recipe:
     assert not (tmp_path / "work" / "quarantine.jsonl").exists()
 
 
+@pytest.mark.parametrize("what", ["tokenizer", "model"])
+def test_a_run_without_any_document_left_says_so(
+    make_recipe: MakeRecipe, poisoned_models: dict[str, Path], tmp_path: Path, what: str
+) -> None:
+    """Each is alone in its part, where nothing tells it from a tokenizer that fails on everything; one is empty."""
+    texts = ["", *[f"{POISON} {number}" for number in range(3)]]
+    pq.write_table(pa.table({"text": texts}), tmp_path / "corpus.parquet")
+    knows = {"tokenizer": "nothing", "model": "[UNK]"}[what]
+    Tokenizer(models.WordLevel({knows: 0}, "[UNK]")).save(str(tmp_path / "tokenizer.json"))
+    recipe = make_recipe(
+        input={"path": str(tmp_path / "corpus.parquet"), "id": None, "source": None, "part_rows": 1},
+        embedding={"model": str(poisoned_models["raises"])},
+    )
+    message = rf"all 3 are quarantined, since the {what} fails on each alone, as .+\. Check the {what}\."
+    with pytest.raises(UserError, match=message):
+        run(dataclasses.replace(recipe, tokenizer=str(tmp_path / "tokenizer.json")))
+
+
 NONE: frozenset[int] = frozenset()
 
 
