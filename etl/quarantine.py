@@ -37,6 +37,7 @@ _PIECES = 16  # tried at once: a part is computed once more in all, and a docume
 _FEW, _SHARE = 8, 0.01  # of a part's documents; more than both is no document's fault
 _REASON_CHARS = 500
 _INTERRUPTS = (KeyboardInterrupt, SystemExit, GeneratorExit)
+_SENT_BY_OTHERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # no document makes a process send itself these
 
 
 class Failure(NamedTuple):
@@ -166,9 +167,13 @@ def _tried(
 
 
 def _tried_in_child(attempt: Attempt, num_documents: int) -> Iterator[Failure]:
-    """As `_tried`, in processes that may die: what one died of is tried in smaller pieces by the next."""
+    """As `_tried`, in processes that may die: what one died of is tried in smaller pieces by the next.
+
+    Raises RuntimeError for one that died before it tried any, or was ended by somebody.
+    """
     waiting: list[tuple[int, int]] = _pieces(0, num_documents)
     while waiting:
+        told: dict[str, Any] = {}
         with _child(attempt, waiting) as child:
             for line in child.stdout or ():
                 told = json.loads(line)
@@ -180,6 +185,9 @@ def _tried_in_child(attempt: Attempt, num_documents: int) -> Iterator[Failure]:
                     waiting = [(first, last) for first, last in told["waiting"]]
         if child.returncode == 0:
             return
+        if not told or -child.returncode in _SENT_BY_OTHERS:
+            when = "while it tried documents" if told else "before it tried any document"
+            raise RuntimeError(f"a process ended {when}, by no fault of theirs ({_death(child.returncode)})")
         (first, last), *rest = waiting
         if last - first == 1:
             yield Failure(first, f"the process died of it ({_death(child.returncode)})")
@@ -225,8 +233,8 @@ def main() -> None:
     def tell(**told: Any) -> None:
         print(json.dumps(told), file=lines, flush=True)
 
-    attempt, pieces = pickle.load(sys.stdin.buffer)
     try:
+        attempt, pieces = pickle.load(sys.stdin.buffer)
         for failure in _tried(attempt, pieces, tell=lambda waiting: tell(waiting=waiting)):
             tell(failure=failure)
     except Exception as error:
