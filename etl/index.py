@@ -202,7 +202,7 @@ def _shard_part(folder: Path, name: str, *, open_store: OpenStore, indexing: Ind
     account = Account()
     num_missing = sum(len(zeros(store.arrays[place])) for place in places)
     num_read = sum(len(store.arrays[place]) for place in places)
-    account.add("vectors", read=num_read, kept=shard.ntotal, dropped={quarantine.REASON: num_missing})
+    account.add("vectors", read=num_read, kept=shard.ntotal, dropped={"zero_vector": num_missing})
     return PartResult(files=[f"{name}.faiss"], rows=shard.ntotal, account=account)
 
 

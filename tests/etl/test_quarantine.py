@@ -144,7 +144,7 @@ def test_a_document_that_the_model_cannot_stand_is_neither_extended_nor_a_neighb
     num_chunks = accounts["embed"]["chunks"]["dropped"]["quarantined"]
     assert num_chunks == sum(row["num_chunks"] for row in _documents(work) if row["source_id"] in POISONED)
     if synthesis.get("strategy") is None:
-        assert accounts["index"]["vectors"]["dropped"] == {"quarantined": num_chunks}
+        assert accounts["index"]["vectors"]["dropped"] == {"zero_vector": num_chunks}
     else:
         assert accounts["index"]["vectors"]["read"] == len(_documents(work)) - 3
 
