@@ -1,5 +1,6 @@
 """Proportions in, which folder each sequence of a mixture comes from, out: exact at every prefix."""
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -26,25 +27,28 @@ def shares_of(proportions: Sequence[str | float | Fraction]) -> list[Fraction]:
 def mix(shares: Sequence[Fraction], num_rows: int) -> NDArray[np.int32]:
     """int32 [num_rows]: the folder of each row. After any n rows, folder i gave floor or ceil of share_i * n of them.
 
-    Tijdeman's rule for the chairman assignment problem (Discrete Math. 32, 1980): among the folders that may already
-    give a row the one that must do so soonest, ties to the first. Integers alone decide.
+    Shares add up to 1. Tijdeman's rule for the chairman assignment problem (Discrete Math. 32, 1980): among the folders
+    that may already give a row the one that must do so soonest, ties to the first. Integers alone decide.
     """
-    whole = int(np.lcm.reduce([share.denominator for share in shares])) if len(shares) > 1 else 1
-    period = min(whole, num_rows)  # after `whole` rows every folder is even, and all begins anew
+    if len(shares) == 1:
+        return np.zeros(num_rows, np.int32)
+    whole = math.lcm(*(share.denominator for share in shares))
     numerators = [int(share * whole) for share in shares]
-    slack = max(1, 2 * len(shares) - 2)
-    chosen = np.zeros(period, np.int32)
-    owed = [0] * len(shares)  # share * n - rows given, times `whole`
-    for row in range(period if len(shares) > 1 else 0):
-        best, best_room = -1, Fraction(0)
+    slack = 2 * len(shares) - 2
+    # Folder i may give its row k from the first n on for which share_i * n >= k + 1 / slack, and must before
+    # share_i * n exceeds k + 1 - 1 / slack; these two bounds, times slack:
+    earliest, latest = [1] * len(shares), [slack - 1] * len(shares)
+    opens = [-(-whole // (slack * numerator)) for numerator in numerators]  # that first n
+    chosen = np.empty(min(whole, num_rows), np.int32)  # after `whole` rows every folder is even, and all begins anew
+    for row in range(len(chosen)):
+        best = -1
         for folder, numerator in enumerate(numerators):
-            owed[folder] += numerator
-            if slack * owed[folder] >= whole:
-                room = Fraction((slack - 1) * whole - slack * owed[folder], numerator)  # rows that it can still wait
-                if best < 0 or room < best_room:
-                    best, best_room = folder, room
+            if opens[folder] <= row + 1 and (best < 0 or latest[folder] * numerators[best] < latest[best] * numerator):
+                best = folder
         chosen[row] = best
-        owed[best] -= whole
+        earliest[best] += slack
+        latest[best] += slack
+        opens[best] = -(-earliest[best] * whole // (slack * numerators[best]))
     return np.resize(chosen, num_rows) if num_rows else chosen
 
 

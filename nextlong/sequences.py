@@ -1,7 +1,8 @@
 """Packed sequences as arrays: what packing makes, and what every shard format writes and reads."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,35 +51,46 @@ class Sequences:
     def check(self, where: str, *, vocab_size: int | None = None, first_row: int = 0) -> None:
         """Raise UserError, with `where` and the row, unless pieces tile their sequences and ids are in the vocabulary.
 
-        Pieces have at least two tokens: one alone predicts nothing, and trainers that skip it shorten the sequence.
+        Pieces have at least two tokens: one alone predicts nothing, and trainers that skip it shorten the sequence. A
+        mask is of the tokens, 0 and 1.
         """
-        starts, ends = self.indices[:, 0], self.indices[:, 1]
-        first, last = self.offsets[:-1], self.offsets[1:] - 1
-        if (empty := np.flatnonzero(last < first)).size:
-            raise UserError(f"{where}, row {first_row + int(empty[0])}: there are no boundaries (indices).")
-        expected = np.concatenate([[0], ends[:-1]])
-        expected[first] = 0
-        ends_wrong = np.zeros(len(self.indices), np.bool_)
-        ends_wrong[last] = ends[last] != self.length_tokens
-        if (wrong := np.flatnonzero((starts != expected) | (ends - starts < 2) | ends_wrong)).size:
-            row = int(np.searchsorted(self.offsets, wrong[0], "right")) - 1
-            raise UserError(
-                f"{where}, row {first_row + row}: the boundaries do not tile [0, {self.length_tokens}) in pieces of at "
-                f"least two tokens; piece {int(wrong[0] - self.offsets[row])} is "
-                f"[{int(starts[wrong[0]])}, {int(ends[wrong[0]])}]."
-            )
-        if (
-            vocab_size is not None
-            and (high := np.flatnonzero(self.input_ids.max(axis=1, initial=0) >= vocab_size)).size
-        ):
-            row = int(high[0])
+        self._check_boundaries(where, first_row)
+        if vocab_size is not None and (row := _first(self.input_ids.max(axis=1, initial=0) >= vocab_size)) is not None:
             place = int(np.argmax(self.input_ids[row] >= vocab_size))
             raise UserError(
                 f"{where}, row {first_row + row}: token {place} has the id {int(self.input_ids[row, place])}, but the "
                 f"vocabulary has {vocab_size}. Give the tokenizer that the ids were made with."
             )
-        if self.mask is not None and (bad := np.flatnonzero(self.mask.max(axis=1, initial=0) > 1)).size:
-            raise UserError(f"{where}, row {first_row + int(bad[0])}: the mask holds other numbers than 0 and 1.")
+        if self.mask is None:
+            return
+        if self.mask.shape != self.input_ids.shape:
+            raise UserError(
+                f"{where}, row {first_row}: the mask has {self.mask.shape[1]} entries for {self.length_tokens} tokens."
+            )
+        if (row := _first(self.mask.max(axis=1, initial=0) > 1)) is not None:
+            raise UserError(f"{where}, row {first_row + row}: the mask holds other numbers than 0 and 1.")
+
+    def _check_boundaries(self, where: str, first_row: int) -> None:
+        starts, ends = self.indices[:, 0], self.indices[:, 1]
+        first, last = self.offsets[:-1], self.offsets[1:] - 1
+        if (row := _first(last < first)) is not None:
+            raise UserError(f"{where}, row {first_row + row}: there are no boundaries (indices).")
+        expected = np.concatenate([[0], ends[:-1]])
+        expected[first] = 0
+        ends_wrong = np.zeros(len(self.indices), np.bool_)
+        ends_wrong[last] = ends[last] != self.length_tokens
+        if (wrong := _first((starts != expected) | (ends - starts < 2) | ends_wrong)) is not None:
+            row = int(np.searchsorted(self.offsets, wrong, "right")) - 1
+            raise UserError(
+                f"{where}, row {first_row + row}: the boundaries do not tile [0, {self.length_tokens}) in pieces of at "
+                f"least two tokens; piece {int(wrong - self.offsets[row])} is "
+                f"[{int(starts[wrong])}, {int(ends[wrong])}]."
+            )
+
+
+def _first(is_wrong: NDArray[np.bool_]) -> int | None:
+    """Where the first True is; None: nowhere."""
+    return int(np.argmax(is_wrong)) if is_wrong.any() else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,23 +119,79 @@ class Shapes:
         domain_bytes = np.array([len(domain.encode()) for domain in sequences.domains], np.int64)
         return cls(sequences.length_tokens, np.diff(sequences.offsets), domain_bytes, sequences.mask is not None)
 
+    def checked(self, blocks: Iterable[Sequences]) -> Iterator[Sequences]:
+        """The blocks as they come. Raises UserError where they are not of these shapes: their bytes were counted on."""
+        row = 0
+        for block in blocks:
+            found, told = Shapes.of(block), self.rows(row, row + len(block))
+            number = min(len(found), len(told))
+            alike = (found.length_tokens, found.has_mask) == (told.length_tokens, told.has_mask)
+            pieces, domains = found.num_pieces[:number], found.domain_bytes[:number]
+            wrong = _first((pieces != told.num_pieces) | (domains != told.domain_bytes) | (not alike))
+            if wrong is not None or len(found) > len(told):
+                raise UserError(
+                    f"sequence {row + (number if wrong is None else wrong)} of a shard of {len(self)} is not the one "
+                    f"that was counted on when the shard was planned. Was the input changed meanwhile?"
+                )
+            yield block
+            row += len(block)
+        if row < len(self):
+            raise UserError(f"a shard ends after {row} of its {len(self)} sequences. Was the input changed meanwhile?")
+
 
 def concatenate(blocks: Sequence[Sequences]) -> Sequences:
-    """Blocks of sequences of one length, one after the other."""
+    """Blocks of sequences, one after the other; with a mask where one has one. Raises UserError for several lengths."""
     if len(blocks) == 1:
         return blocks[0]
-    masks = [block.mask for block in blocks if block.mask is not None]
+    lengths = sorted({block.length_tokens for block in blocks})
+    if len(lengths) > 1:
+        raise UserError(f"sequences of {lengths[0]} and of {lengths[-1]} tokens stand in one folder: use one length.")
+    masks = None
+    if any(block.mask is not None for block in blocks):
+        masks = [np.ones(each.input_ids.shape, np.uint8) if each.mask is None else each.mask for each in blocks]
     counts = np.concatenate([np.diff(block.offsets) for block in blocks])
     return Sequences(
         np.concatenate([block.input_ids for block in blocks]),
         np.concatenate([block.indices for block in blocks]),
         np.concatenate([[0], np.cumsum(counts)]),
         [domain for block in blocks for domain in block.domains],
-        np.concatenate(masks) if len(masks) == len(blocks) else None,
+        None if masks is None else np.concatenate(masks),
     )
+
+
+def regroup(blocks: Iterable[Sequences], rows_each: int) -> Iterator[Sequences]:
+    """The same sequences in blocks of rows_each and a last, smaller one; copied only where they come from several."""
+    waiting: list[Sequences] = []
+    room = rows_each
+    for block in blocks:
+        place = 0
+        while place < len(block):
+            waiting.append(block.rows(place, min(place + room, len(block))))
+            place, room = place + len(waiting[-1]), room - len(waiting[-1])
+            if not room:
+                yield concatenate(waiting)
+                waiting, room = [], rows_each
+    if waiting:
+        yield concatenate(waiting)
 
 
 def ranges(num_rows: int, rows_each: int) -> Iterator[tuple[int, int]]:
     """Consecutive [start, stop) that cover num_rows, of rows_each and a last, smaller one."""
     for start in range(0, num_rows, rows_each):
         yield start, min(start + rows_each, num_rows)
+
+
+def spans(firsts: NDArray[np.int64], start: int, stop: int, where: Any) -> Iterator[tuple[int, int, int]]:
+    """(number, first, last) of each shard that holds some of the sequences start ... stop - 1, by its own rows.
+
+    firsts: int64 [shards + 1], the first sequence of each shard and the end of all. Raises UserError, naming `where`,
+    for sequences that are not there.
+    """
+    if not 0 <= start < stop <= firsts[-1]:
+        raise UserError(f"{where} has {int(firsts[-1]):,} sequences, so none are {start:,} to {stop - 1:,}.")
+    number = int(np.searchsorted(firsts, start, "right")) - 1
+    while (begin := int(firsts[number])) < stop:
+        end = int(firsts[number + 1])
+        if begin < end:
+            yield number, max(start, begin) - begin, min(stop, end) - begin
+        number += 1

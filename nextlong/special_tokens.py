@@ -31,7 +31,7 @@ def named_token(folder: Path, kind: str) -> str | None:
     """The special token of a kind that the files of a tokenizer's folder name."""
     for name in _FILES:
         try:
-            told: Any = json.loads((folder / name).read_text()).get(f"{kind}_token")
+            told: Any = json.loads((folder / name).read_text(encoding="utf-8")).get(f"{kind}_token")
         except (OSError, ValueError, AttributeError):
             continue
         token = told.get("content") if isinstance(told, dict) else told

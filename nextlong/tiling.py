@@ -1,5 +1,6 @@
 """The boundaries of somebody else's sequence in, pieces that tile it out; what none may hold is masked, not lost."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ class Tiled(NamedTuple):
     pieces: NDArray[np.int64]
     """int64 [k, 2]"""
     masked: list[tuple[int, int]]
-    """Tokens [start, end) that must be no targets: outside all boundaries, or alone."""
+    """Tokens [start, end) that must be no targets, each once, ascending: outside all boundaries, or alone."""
 
 
 def tile(indices: NDArray[np.int64], length_tokens: int, where: str) -> Tiled:
@@ -23,35 +24,46 @@ def tile(indices: NDArray[np.int64], length_tokens: int, where: str) -> Tiled:
 
     Tokens between, before or after the pieces become pieces of their own that are masked; a token that would be alone
     joins the piece before it (the first, the one after) and is masked. Trainers that skip such tokens shorten the
-    sequence silently. Raises UserError, naming `where`, for boundaries that overlap, run backwards or leave the
-    sequence.
+    sequence silently. Pieces without a token are left out. Raises UserError, naming `where` and the piece, for
+    boundaries that overlap, run backwards or begin before the sequence.
     """
-    indices = indices[np.argsort(indices[:, 0], kind="stable")]
-    starts, ends = indices[:, 0], indices[:, 1]
-    if (ends < starts).any() or (starts[1:] < ends[:-1]).any() or (len(starts) and starts[0] < 0):
-        wrong = int(np.argmax((ends < starts) | np.concatenate([[starts[0] < 0], starts[1:] < ends[:-1]])))
-        raise UserError(
-            f"{where}: the boundaries (indices) overlap or run backwards at piece {wrong}, "
-            f"[{int(starts[wrong])}, {int(ends[wrong])}]."
-        )
     pieces: list[list[int]] = []
     masked: list[tuple[int, int]] = []
+    for start, end, is_given in _parts(_ascending(indices, where), length_tokens):
+        is_alone = end - start < LEAST_TOKENS
+        if pieces and (is_alone or pieces[-1][1] - pieces[-1][0] < LEAST_TOKENS):
+            pieces[-1][1] = end
+        else:
+            pieces.append([start, end])
+        if is_alone or not is_given:
+            masked.append((start, end))
+    return Tiled(np.array(pieces, np.int64).reshape(-1, 2), masked)
+
+
+def _ascending(indices: NDArray[np.int64], where: str) -> NDArray[np.int64]:
+    """The pieces that hold a token, by their start."""
+    numbers = np.flatnonzero(indices[:, 0] != indices[:, 1])
+    numbers = numbers[np.argsort(indices[numbers, 0], kind="stable")]
+    ascending = indices[numbers]
+    ends_before = np.concatenate([[0], ascending[:-1, 1]])
+    if (
+        wrong := np.flatnonzero((ascending[:, 1] < ascending[:, 0]) | (ascending[:, 0] < ends_before[: len(numbers)]))
+    ).size:
+        start, end = ascending[wrong[0]].tolist()
+        raise UserError(
+            f"{where}: the boundaries (indices) overlap, run backwards or begin before the sequence at piece "
+            f"{int(numbers[wrong[0]])}, [{start}, {end}]."
+        )
+    return ascending
+
+
+def _parts(ascending: NDArray[np.int64], length_tokens: int) -> Iterator[tuple[int, int, bool]]:
+    """(start, end, whether it was given) of the pieces and of what lies between them; together they tile."""
     place = 0
-    for start, end in [*indices.tolist(), [length_tokens, length_tokens]]:
+    for start, end in [*ascending.tolist(), [length_tokens, length_tokens]]:
         start, end = min(start, length_tokens), min(end, length_tokens)
         if start > place:
-            pieces.append([place, start])
-            masked.append((place, start))
+            yield place, start, False
         if end > start:
-            pieces.append([start, end])
-        place = max(place, end)
-    joined: list[list[int]] = []
-    for start, end in pieces:
-        is_alone = end - start < LEAST_TOKENS
-        if joined and (is_alone or joined[-1][1] - joined[-1][0] < LEAST_TOKENS):
-            joined[-1][1] = end
-        else:
-            joined.append([start, end])
-        if is_alone:
-            masked.append((start, end))
-    return Tiled(np.array(joined, np.int64).reshape(-1, 2), masked)
+            yield start, end, True
+        place = end

@@ -8,6 +8,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -753,3 +754,68 @@ def hardness(segments: Sequence[Segment]) -> tuple[list[float | None], list[int]
     metas = [segment for segment in segments if segment.role == "meta"]
     distances = [after.start - before.end for before, after in itertools.pairwise(metas)]
     return by_rank, distances
+
+
+class Piece(NamedTuple):
+    document: int
+    start: int
+    length: int
+
+
+def best_fit(lengths: Sequence[int], length_tokens: int, seed: int) -> list[list[Piece]]:
+    """Best-fit-decreasing, every sequence looked at for every piece: what leaves the least room, if it fits.
+
+    One token alone is no piece. Among sequences of the same room it is the one that came to it last.
+    """
+    pieces = []
+    for document, length in enumerate(lengths):
+        start = 0
+        while length - start >= 2:
+            end = min(start + length_tokens, length)
+            if length - end == 1:
+                end -= 1
+            pieces.append(Piece(document, start, end - start))
+            start = end
+    rows: list[list[Piece]] = []
+    touched: list[int] = []  # when each sequence got its last piece
+    for turn, piece in enumerate(sorted(pieces, key=lambda piece: -piece.length)):
+        rooms = [length_tokens - sum(each.length for each in row) for row in rows]
+        fitting = [row for row, room in enumerate(rooms) if room >= piece.length]
+        if fitting:
+            best = min(fitting, key=lambda row: (rooms[row], -touched[row]))
+        else:
+            best = len(rows)
+            rows.append([])
+            touched.append(turn)
+        rows[best].append(piece)
+        touched[best] = turn
+    return [sorted(rows[row]) for row in np.random.default_rng([seed]).permutation(len(rows))]
+
+
+def first_fit(lengths: Sequence[int], length_tokens: int) -> int:
+    """How many sequences documents no longer than one take, each put into the first where it fits."""
+    rooms: list[int] = []
+    for length in lengths:
+        for row, room in enumerate(rooms):
+            if room >= length:
+                rooms[row] -= length
+                break
+        else:
+            rooms.append(length_tokens - length)
+    return len(rooms)
+
+
+def mixed(shares: Sequence[Fraction], num_rows: int) -> list[int]:
+    """The folder of each row by Tijdeman's rule, in fractions: what each folder is owed, and how long it can wait."""
+    if len(shares) == 1:
+        return [0] * num_rows
+    bound = 1 - Fraction(1, 2 * len(shares) - 2)
+    owed = [Fraction(0) for _ in shares]
+    chosen = []
+    for _ in range(num_rows):
+        owed = [each + share for each, share in zip(owed, shares, strict=True)]
+        may = [folder for folder, each in enumerate(owed) if each >= 1 - bound]
+        best = min(may, key=lambda folder: ((bound - owed[folder]) / shares[folder], folder))
+        owed[best] -= 1
+        chosen.append(best)
+    return chosen

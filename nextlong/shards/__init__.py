@@ -52,7 +52,7 @@ def open_shards(folder: Path, format_: str, names: Iterable[str]) -> Reader:
 
         return ArrowFolder(folder, (name for name in names if name.endswith(".arrow")))
     if format_ == "megatron":
-        from nextlong.shards.megatron import MegatronFolder
+        from nextlong.shards.megatron_folder import MegatronFolder
 
         return MegatronFolder(folder, names)
     raise UserError(f"{folder} is of the format {format_!r}, but this version reads {', '.join(FORMATS)}.")

@@ -5,8 +5,10 @@ aside, like every shard.
 """
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from nextlong.errors import UserError
-from nextlong.sequences import Sequences, Shapes, concatenate, ranges
-from nextlong.shards.table import from_table, schema_of, to_table
+from nextlong.sequences import Sequences, Shapes, concatenate, ranges, regroup, spans
+from nextlong.shards.table import read_sequences, refuse_too_long, schema_of, to_table
 
 SHARD_TOKENS = 1 << 27
 BATCH_TOKENS = 1 << 22
@@ -33,24 +35,27 @@ class Arrow:
 
     def shards(self, shapes: Shapes) -> list[tuple[int, int]]:
         """The sequences [start, stop) of each shard."""
+        refuse_too_long(shapes)
         return list(ranges(len(shapes), max(1, self.shard_tokens // shapes.length_tokens)))
 
     def write(self, folder: Path, number: int, of: int, shapes: Shapes, blocks: Iterable[Sequences]) -> dict[str, Any]:
-        """Write one shard; returns {"files": names}."""
+        """Write one shard; returns {"files": names, ...}."""
         name = f"data-{number:05d}-of-{of:05d}.arrow"
         rows_each = max(1, BATCH_TOKENS // shapes.length_tokens)
         with pa.OSFile(str(folder / name), "wb") as file, pa.ipc.new_stream(file, schema_of(shapes.has_mask)) as stream:
-            for block in blocks:
-                for start, stop in ranges(len(block), rows_each):
-                    stream.write_table(to_table(block.rows(start, stop)))
-        return {"files": [name], "has_mask": shapes.has_mask}
+            for block in regroup(shapes.checked(blocks), rows_each):
+                stream.write_table(to_table(block))
+        with open(folder / name, "rb") as written:
+            digest = hashlib.file_digest(written, "sha256").hexdigest()
+        return {"files": [name], "has_mask": shapes.has_mask, "sha256": digest}
 
     def finish(self, folder: Path, shards: list[dict[str, Any]]) -> list[str]:
         """Write state.json and dataset_info.json, by which `datasets.load_from_disk` opens the folder."""
-        files = [{"filename": name} for shard in shards for name in shard["files"]]
+        digests = "".join(shard["sha256"] for shard in shards)
         state: dict[str, Any] = {
-            "_data_files": files,
-            "_fingerprint": "0" * 16,  # of no transformation
+            "_data_files": [{"filename": name} for shard in shards for name in shard["files"]],
+            # `datasets` names the cached results of its transforms by it: of other content it must be another.
+            "_fingerprint": hashlib.sha256(digests.encode()).hexdigest()[:16],
             "_format_columns": None,
             "_format_kwargs": {},
             "_format_type": None,
@@ -82,26 +87,23 @@ class ArrowFolder:
     """Our arrow shards, memory-mapped: token ids are views of the files."""
 
     def __init__(self, folder: Path, names: Iterable[str]) -> None:
-        self._batches: list[tuple[str, pa.RecordBatch]] = []
+        self._folder = folder
+        self._batches: list[tuple[Path, pa.RecordBatch]] = []
         for path in [folder / name for name in names]:
             try:
                 batches = list(pa.ipc.open_stream(pa.memory_map(str(path))))
             except (OSError, pa.ArrowException) as error:
                 raise UserError(f"{path} cannot be read as an arrow stream: {error}") from error
-            self._batches += [(str(path), batch) for batch in batches]
+            self._batches += [(path, batch) for batch in batches]
         self._firsts = np.cumsum([0, *[batch.num_rows for _, batch in self._batches]])
 
     def __len__(self) -> int:
         return int(self._firsts[-1])
 
     def read(self, start: int, stop: int) -> Sequences:
-        """The sequences start ... stop - 1."""
+        """The sequences start ... stop - 1. Raises UserError for a damaged file."""
         found = []
-        for number in range(int(np.searchsorted(self._firsts, start, "right")) - 1, len(self._batches)):
-            first, last = int(self._firsts[number]), int(self._firsts[number + 1])
-            if first >= stop:
-                break
-            where, batch = self._batches[number]
-            rows = batch.slice(max(start, first) - first, min(stop, last) - max(start, first))
-            found.append(from_table(pa.table(rows), where))
+        for number, first, last in spans(self._firsts, start, stop, self._folder):
+            path, batch = self._batches[number]
+            found.append(read_sequences(partial(pa.Table.from_batches, [batch.slice(first, last - first)]), path))
         return concatenate(found)

@@ -1,9 +1,10 @@
-"""Megatron shards: sequences in, a .bin of token ids and its .idx out, as GPT-NeoX and Megatron read them; and back.
+"""Megatron shards: sequences in, a .bin of token ids and its .idx out, as GPT-NeoX and Megatron read them.
 
 One sequence is one document of one row: with seq_length = L every sample of a trainer is exactly one row. Boundaries
 lie beside it, since the format has no place for them that survives shuffling.
 """
 
+import contextlib
 import dataclasses
 import struct
 from collections.abc import Iterable
@@ -11,16 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
 
 from nextlong.errors import UserError
-from nextlong.sequences import Sequences, Shapes, concatenate, ranges
+from nextlong.sequences import Sequences, Shapes, ranges
 
-_MAGIC = b"MMIDIDX\x00\x00"
-_CODES = {"uint16": 8, "int32": 4}
+MAGIC = b"MMIDIDX\x00\x00"
+CODES = {"uint16": 8, "int32": 4}
+IGNORED = -100
+"""A label that is no target."""
+LABELS = "_label"
+BOUNDARIES = ".boundaries.npy"
 _SMALL_VOCABULARY = 65_500  # below it both trainers read uint16
-_IGNORED = -100  # a label that is no target
-_LABELS = "_label"
+_MOST_TOKENS = (1 << 31) - 1  # of a sequence: sizes are int32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,8 @@ class Megatron:
 
     def shards(self, shapes: Shapes) -> list[tuple[int, int]]:
         """The sequences [start, stop) of each shard."""
+        if shapes.length_tokens > _MOST_TOKENS:
+            raise UserError(f"sequences of {shapes.length_tokens:,} tokens do not fit the int32 of Megatron's format.")
         if self.shard_tokens is None:
             return list(ranges(len(shapes), max(1, len(shapes))))
         return list(ranges(len(shapes), max(1, self.shard_tokens // shapes.length_tokens)))
@@ -48,24 +53,25 @@ class Megatron:
         """Write one shard; returns {"files": names}. The .idx comes last: without it there is nothing to open."""
         prefix = "sequences" if of == 1 else f"sequences_{number:05d}"
         dtype = np.dtype("<u2" if self.vocab_size < _SMALL_VOCABULARY else "<i4")
-        boundaries, row = [np.empty((0, 3), np.int64)], 0
-        labels = open(folder / f"{prefix}{_LABELS}.bin", "wb") if shapes.has_mask else None  # noqa: SIM115
-        with open(folder / f"{prefix}.bin", "wb") as file:
-            for block in blocks:
+        names = [f"{prefix}.bin", f"{prefix}{BOUNDARIES}", *([f"{prefix}{LABELS}.bin"] if shapes.has_mask else [])]
+        row = 0
+        with contextlib.ExitStack() as stack:
+            ids, boundaries, *labels = (stack.enter_context(open(folder / name, "wb")) for name in names)
+            head = {"descr": "<i8", "fortran_order": False, "shape": (int(shapes.num_pieces.sum()), 3)}
+            np.lib.format.write_array_header_1_0(boundaries, head)
+            for block in shapes.checked(blocks):
                 self._check(block, row)
-                file.write(block.input_ids.astype(dtype, copy=False).data)
+                ids.write(block.input_ids.astype(dtype, "C", copy=False).data)
                 rows = np.repeat(np.arange(row, row + len(block)), np.diff(block.offsets))
-                boundaries.append(np.column_stack([rows, block.indices]))
+                boundaries.write(np.column_stack([rows, block.indices]).astype("<i8", "C", copy=False).data)
+                for file in labels:
+                    targets = np.where(block.mask == 1, block.input_ids.astype("<i4", "C"), np.int32(IGNORED))
+                    file.write(targets.astype("<i4", "C", copy=False).data)
                 row += len(block)
-                if labels is not None:
-                    labels.write(np.where(block.mask == 1, block.input_ids.astype("<i4"), np.int32(_IGNORED)).data)
-        np.save(folder / f"{prefix}.boundaries.npy", np.concatenate(boundaries))
-        names = [f"{prefix}.bin", f"{prefix}.idx", f"{prefix}.boundaries.npy"]
-        if labels is not None:
-            labels.close()
-            (folder / f"{prefix}{_LABELS}.idx").write_bytes(_index(row, shapes.length_tokens, np.dtype("<i4")))
-            names += [f"{prefix}{_LABELS}.bin", f"{prefix}{_LABELS}.idx"]
-        (folder / f"{prefix}.idx").write_bytes(_index(row, shapes.length_tokens, dtype))
+        indexed = {f"{prefix}{LABELS}.idx": np.dtype("<i4")} if shapes.has_mask else {}
+        for name, each in (indexed | {f"{prefix}.idx": dtype}).items():
+            (folder / name).write_bytes(_index(row, shapes.length_tokens, each))
+            names.append(name)
         return {"files": names}
 
     def finish(self, folder: Path, shards: list[dict[str, Any]]) -> list[str]:
@@ -79,60 +85,7 @@ class Megatron:
 
 def _index(num_rows: int, length_tokens: int, dtype: np.dtype[Any]) -> bytes:
     """magic | u64 version | u8 type | u64 sequences | u64 documents + 1 | i32 sizes | i64 offsets | i64 documents"""
-    head = _MAGIC + struct.pack("<QBQQ", 1, _CODES[dtype.name], num_rows, num_rows + 1)
+    head = MAGIC + struct.pack("<QBQQ", 1, CODES[dtype.name], num_rows, num_rows + 1)
     sizes = np.full(num_rows, length_tokens, "<i4")
     pointers = np.arange(num_rows, dtype="<i8") * (length_tokens * dtype.itemsize)
     return head + sizes.tobytes() + pointers.tobytes() + np.arange(num_rows + 1, dtype="<i8").tobytes()
-
-
-class MegatronFolder:
-    """Our Megatron shards, memory-mapped."""
-
-    def __init__(self, folder: Path, names: Iterable[str]) -> None:
-        self._shards = []
-        for name in sorted(name for name in names if name.endswith(".idx") and not name.endswith(f"{_LABELS}.idx")):
-            self._shards.append(_Shard(folder / name.removesuffix(".idx")))
-        self._firsts = np.cumsum([0, *[len(shard.ids) for shard in self._shards]])
-
-    def __len__(self) -> int:
-        return int(self._firsts[-1])
-
-    def read(self, start: int, stop: int) -> Sequences:
-        """The sequences start ... stop - 1; their labels of domains are not in the format."""
-        found = []
-        for shard, first in zip(self._shards, self._firsts.tolist(), strict=False):
-            begin, end = max(start, first) - first, min(stop, first + len(shard.ids)) - first
-            if begin < end:
-                found.append(shard.read(begin, end))
-        return concatenate(found)
-
-
-class _Shard:
-    def __init__(self, prefix: Path) -> None:
-        try:
-            index = prefix.with_name(f"{prefix.name}.idx").read_bytes()
-            _, code, number, _ = struct.unpack_from("<QBQQ", index, len(_MAGIC))
-            dtype = {code: name for name, code in _CODES.items()}[code]
-            [length] = set(np.frombuffer(index, "<i4", number, len(_MAGIC) + 25).tolist())
-            self.ids = _mapped(prefix.with_name(f"{prefix.name}.bin"), dtype, length)
-            self._boundaries = np.load(prefix.with_name(f"{prefix.name}.boundaries.npy"), allow_pickle=False)
-            labels = prefix.with_name(f"{prefix.name}{_LABELS}.bin")
-            self._labels = _mapped(labels, "<i4", length) if labels.is_file() else None
-            if not index.startswith(_MAGIC) or len(self.ids) != number:
-                raise ValueError("its .bin has not the rows that its .idx states")
-        except (OSError, ValueError, KeyError, struct.error) as error:
-            raise UserError(f"{prefix} cannot be read as a Megatron dataset of equal rows: {error}") from error
-
-    def read(self, start: int, stop: int) -> Sequences:
-        offsets = np.searchsorted(self._boundaries[:, 0], np.arange(start, stop + 1))
-        return Sequences(
-            self.ids[start:stop].astype(np.uint32),
-            self._boundaries[offsets[0] : offsets[-1], 1:],
-            offsets - offsets[0],
-            [""] * (stop - start),
-            None if self._labels is None else (self._labels[start:stop] != _IGNORED).astype(np.uint8),
-        )
-
-
-def _mapped(path: Path, dtype: DTypeLike, length: int) -> NDArray[Any]:
-    return np.asarray(np.memmap(path, dtype, "r")).reshape(-1, length)

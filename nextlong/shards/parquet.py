@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nextlong.errors import UserError
-from nextlong.sequences import Sequences, Shapes, concatenate, ranges
-from nextlong.shards.table import from_table, schema_of, to_table
+from nextlong.sequences import Sequences, Shapes, concatenate, ranges, regroup, spans
+from nextlong.shards.table import read_sequences, refuse_too_long, schema_of, to_table
 
 FOLDER = "data"
 SHARD_TOKENS = 1 << 27  # 512 MiB of token ids, and below the 2**31 elements that a list column may have
@@ -26,11 +27,13 @@ class Parquet:
     group_tokens: int = GROUP_TOKENS
 
     def __post_init__(self) -> None:
-        if not 0 < self.shard_tokens < 1 << 31:
-            raise UserError(f"a shard of {self.shard_tokens:,} tokens cannot be written: parquet lists take 2^31 - 1.")
+        for name, number in (("shard", self.shard_tokens), ("row group", self.group_tokens)):
+            if not 0 < number < 1 << 31:
+                raise UserError(f"a {name} of {number:,} tokens cannot be written: parquet lists take 2^31 - 1.")
 
     def shards(self, shapes: Shapes) -> list[tuple[int, int]]:
         """The sequences [start, stop) of each shard."""
+        refuse_too_long(shapes)
         return list(ranges(len(shapes), max(1, self.shard_tokens // shapes.length_tokens)))
 
     def write(self, folder: Path, number: int, of: int, shapes: Shapes, blocks: Iterable[Sequences]) -> dict[str, Any]:
@@ -45,9 +48,8 @@ class Parquet:
             compression_level=3,
             use_dictionary=False,
         ) as writer:
-            for block in blocks:
-                for start, stop in ranges(len(block), rows_each):
-                    writer.write_table(to_table(block.rows(start, stop)))
+            for block in regroup(shapes.checked(blocks), rows_each):
+                writer.write_table(to_table(block))
         return {"files": [name]}
 
     def finish(self, folder: Path, shards: list[dict[str, Any]]) -> list[str]:
@@ -59,25 +61,33 @@ class ParquetFolder:
     """Our parquet shards, read a row group at a time."""
 
     def __init__(self, folder: Path, names: Iterable[str]) -> None:
-        self._paths = [folder / name for name in names]
-        try:
-            self._counts = [pq.read_metadata(path).num_rows for path in self._paths]
-        except (OSError, pa.ArrowException) as error:
-            raise UserError(f"{folder} cannot be read as parquet: {error}") from error
-        self._firsts = np.cumsum([0, *self._counts])
+        self._folder = folder
+        self._groups: list[tuple[Path, int]] = []
+        counts = [0]
+        for path in [folder / name for name in names]:
+            try:
+                footer = pq.read_metadata(path)
+                rows = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
+                if min(rows, default=0) < 0:
+                    raise ValueError("a row group has fewer rows than none")
+            except (OSError, ValueError, pa.ArrowException) as error:
+                raise UserError(f"{path} cannot be read as parquet: {error}") from error
+            self._groups += [(path, group) for group in range(len(rows))]
+            counts += rows
+        self._firsts = np.cumsum(counts)
 
     def __len__(self) -> int:
         return int(self._firsts[-1])
 
     def read(self, start: int, stop: int) -> Sequences:
-        """The sequences start ... stop - 1."""
+        """The sequences start ... stop - 1. Raises UserError for a damaged file."""
         found = []
-        for path, first in zip(self._paths, self._firsts.tolist(), strict=False):
-            file = pq.ParquetFile(path)
-            for group in range(file.num_row_groups):
-                last = first + file.metadata.row_group(group).num_rows
-                if max(start, first) < min(stop, last):
-                    block = from_table(file.read_row_group(group), str(path))
-                    found.append(block.rows(max(start, first) - first, min(stop, last) - first))
-                first = last
+        for number, first, last in spans(self._firsts, start, stop, self._folder):
+            path, group = self._groups[number]
+            found.append(read_sequences(partial(_row_group, path, group), path).rows(first, last))
         return concatenate(found)
+
+
+def _row_group(path: Path, group: int) -> pa.Table:
+    with pq.ParquetFile(path) as file:
+        return file.read_row_group(group)
