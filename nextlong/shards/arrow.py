@@ -38,7 +38,16 @@ class Arrow:
         refuse_too_long(shapes)
         return list(ranges(len(shapes), max(1, self.shard_tokens // shapes.length_tokens)))
 
-    def write(self, folder: Path, number: int, of: int, shapes: Shapes, blocks: Iterable[Sequences]) -> dict[str, Any]:
+    def write(
+        self,
+        folder: Path,
+        number: int,
+        of: int,
+        shapes: Shapes,
+        blocks: Iterable[Sequences],
+        *,
+        with_sha256: bool = False,
+    ) -> dict[str, Any]:
         """Write one shard; returns {"files": names, ...}."""
         name = f"data-{number:05d}-of-{of:05d}.arrow"
         rows_each = max(1, BATCH_TOKENS // shapes.length_tokens)
