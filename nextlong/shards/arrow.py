@@ -28,10 +28,13 @@ class Arrow:
     """How arrow shards are written."""
 
     shard_tokens: int = SHARD_TOKENS
+    batch_tokens: int = BATCH_TOKENS
+    """Of a record batch, which is written at once."""
 
     def __post_init__(self) -> None:
-        if self.shard_tokens < 1:
-            raise UserError(f"a shard of {self.shard_tokens:,} tokens cannot be written.")
+        for name, number in (("shard", self.shard_tokens), ("batch", self.batch_tokens)):
+            if number < 1:
+                raise UserError(f"a {name} of {number:,} tokens cannot be written.")
 
     def shards(self, shapes: Shapes) -> list[tuple[int, int]]:
         """The sequences [start, stop) of each shard."""
@@ -50,7 +53,7 @@ class Arrow:
     ) -> dict[str, Any]:
         """Write one shard; returns {"files": names, ...}."""
         name = f"data-{number:05d}-of-{of:05d}.arrow"
-        rows_each = max(1, BATCH_TOKENS // shapes.length_tokens)
+        rows_each = max(1, self.batch_tokens // shapes.length_tokens)
         with pa.OSFile(str(folder / name), "wb") as file, pa.ipc.new_stream(file, schema_of(shapes.has_mask)) as stream:
             for block in regroup(shapes.checked(blocks), rows_each):
                 stream.write_table(to_table(block))
