@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from etl.logs import file_dask_log, log_to_folder, log_to_screen
 from etl.strategies import DEFAULT_STRATEGIES, STRATEGIES, check_names
-from etl.terminal import Formatter, printable, printable_lines
+from etl.terminal import printable, printable_lines
 from nextlong import __version__
 from nextlong.errors import UserError
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from etl.recipe import Recipe
 
 log = logging.getLogger("etl.cli")
-_LOGGERS = ("etl", "nextlong")  # what libraries log goes nowhere
 
 _PLANNED = {
     "dimensions": ("embedding.dimensions", "length of an embedding"),
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, rest = _parser().parse_known_args(argv)
     if rest and options.verb not in ("run", "plan", "compare"):
         _parser().error(f"unrecognized arguments: {' '.join(rest)} (see nextlong {options.verb} --help)")
-    _log_with(_Console())
+    log_to_screen()
     os.environ["PYTHONSAFEPATH"] = "1"  # so no worker imports a module of the current folder in place of Python's own
     try:
         status: int = options.call(options, rest)
@@ -217,10 +217,10 @@ def _demo(options: argparse.Namespace, _: list[str]) -> int:
 
     _check_workers(options.workers)
     recipe, about = demo.make_recipe(options.out, options.documents)
-    _log_to(options.out)
+    log_to_folder(options.out)
     _show(about)
     if options.workers:
-        _file_dask_log()
+        file_dask_log()
     with local_engine(options.workers, progress=sys.stderr.isatty()) as engine:
         _show(demo.run(recipe, engine))
     _show(demo.what_next(options.out))
@@ -249,7 +249,7 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
 
     command = " ".join(["nextlong run", options.recipe, *map(_shown, overrides)])
     job = pipeline.start(recipe, reuse=options.reuse, command=command)
-    _log_to(job.work.path)
+    log_to_folder(job.work.path)
     with _engine(options, recipe) as running:
         summary = pipeline.run(job, running, only=options.only)
     _show(stage_table(summary))
@@ -298,7 +298,7 @@ def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
     recipe = load_recipe(options.recipe, overrides)
     out = (options.out or Path(recipe.output.rstrip("/") + "-compare")).expanduser().absolute()
     jobs = compare.prepare_all(recipe, options.strategies, out)
-    _log_to(out)
+    log_to_folder(out)
     with _engine(options, recipe) as running:
         outcomes = compare.compare(jobs, out, running)
     _show(compare.as_table(outcomes))
@@ -311,7 +311,7 @@ def _engine(options: argparse.Namespace, recipe: "Recipe") -> "contextlib.Abstra
 
     progress = sys.stderr.isatty()
     if options.workers != 0:
-        _file_dask_log()
+        file_dask_log()
     if options.scheduler:
         return scheduler_engine(options.scheduler, progress=progress)
     if options.workers is None and recipe.cluster is not None:
@@ -374,35 +374,6 @@ def _check_workers(workers: int | None) -> None:
         raise UserError(f"--workers is {workers}, but it must be at least 0 (0: run in this process).")
 
 
-def _log_to(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    _log_with(_log_file(folder / "run.log"))
-
-
-def _log_file(path: Path) -> logging.Handler:
-    handler = _LogFile(path, encoding="utf-8")
-    handler.setFormatter(Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    return handler
-
-
-def _file_dask_log() -> None:
-    """What Dask warns of, such as a worker that died, goes to run.log and not between the lines on the screen."""
-    import distributed  # noqa: F401  which gives its loggers handlers
-
-    files = [handler for handler in logging.getLogger("etl").handlers if isinstance(handler, logging.FileHandler)]
-    for name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]:
-        logger = logging.getLogger(name)
-        if logger.handlers:
-            logger.handlers = [_log_file(Path(file.baseFilename)) for file in files]  # of its own: Dask sets its level
-            logger.setLevel(logging.WARNING)
-
-
-def _log_with(handler: logging.Handler) -> None:
-    for name in _LOGGERS:
-        logging.getLogger(name).setLevel(logging.DEBUG)
-        logging.getLogger(name).addHandler(handler)
-
-
 def _failure(error: Exception, verb: str) -> str:
     """What a failure means for the user; the log file has the traceback."""
     from etl.engine import StageFailed
@@ -419,30 +390,6 @@ def _failure(error: Exception, verb: str) -> str:
 def _complain(status: int, message: str) -> int:
     log.error("nextlong: %s", message)
     return status
-
-
-class _LogFile(logging.FileHandler):
-    """A log file that gives up a line where it cannot be written: the screen has it, and says why."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        if not isinstance(sys.exc_info()[1], OSError):
-            super().handleError(record)
-
-
-class _Console(logging.Handler):
-    """Log lines on standard error that do not tear a progress bar."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.INFO)
-        self.setFormatter(Formatter())
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if "tqdm" in sys.modules and sys.stderr.isatty():
-            from tqdm.auto import tqdm
-
-            tqdm.write(self.format(record), file=sys.stderr)
-        else:
-            print(self.format(record), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
