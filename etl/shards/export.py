@@ -128,7 +128,7 @@ def _shard_part(
     doc_ids = pc.unique(pc.struct_field(pc.list_flatten(rows["segments"]).combine_chunks(), "doc_id"))
     np.save(there.scratch / f"{name}.doc_ids.npy", np.sort(doc_ids.to_numpy()))
     names = [*shard["files"], f"{PROVENANCE}/rows-{number:05d}.parquet"]
-    known = shard.pop("sha256", {})
+    known = shard.get("sha256", {})
     facts = {each: _facts(folder / each, known.get(each)) for each in names}
     account, length = Account(), source.about.length_tokens
     account.add("sequences", read=len(shapes), kept=len(shapes))
