@@ -80,6 +80,15 @@ class LaidOut:
         mask = self._mask(start, stop, spans) if self._has_mask else None
         return Sequences(ids, self._indices[first:last], offsets, self.domains_of(start, stop), mask)
 
+    def document_at(self, row: int, token: int) -> tuple[int, int]:
+        """The part and, in it, the number of the document that a token of a sequence is of."""
+        layout = self._layout
+        first, last = int(layout.offsets[row]), int(layout.offsets[row + 1])
+        ends = np.cumsum(layout.lengths[first:last])
+        document = int(layout.documents[first + min(int(np.searchsorted(ends, token, "right")), last - first - 1)])
+        part = int(self._table["part"][document])
+        return part, document - int(np.searchsorted(self._table["part"], part))
+
     def provenance(self, start: int, stop: int) -> pa.Table:
         layout, length, spans = self._layout, self._settings.length_tokens, self._spans(start, stop)
         pieces = len(spans.documents)
@@ -146,7 +155,7 @@ class LaidOut:
         firsts = np.flatnonzero(np.concatenate([[True], ~touches]))[: len(parts)]
         lasts = np.concatenate([firsts[1:], [len(parts)]]) - 1
         numbers: dict[int, int] = {}
-        buffer = memoryview(into).cast("B")
+        buffer = into.data.cast("B")
         reads = zip(
             parts[firsts].tolist(),
             (size * places[firsts]).tolist(),

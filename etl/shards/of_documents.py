@@ -166,6 +166,15 @@ class PackSource:
         """Columns of ROWS, of the sequences start ... stop - 1; doc_id: the document's number in the input."""
         return self._opened().provenance(start, stop)
 
+    def origin(self, row: int, token: int) -> str:
+        """Where a token was read, for messages: the file where one is known, and the row."""
+        scratch = self._prepared()
+        part, document = self._opened().document_at(row, token)
+        name = f"tokens-{part:05d}"
+        values = (read_json(scratch / f"{name}.ok.json") or {})["values"]
+        position = int(read_array(scratch / f"{name}.places.npy")["position"][document])
+        return f"{values['name'] or 'the input'}, row {values['first_row'] + position} (from 0)"
+
     def documents(self, doc_ids: NDArray[np.int64]) -> Iterator[pa.Table]:
         """Columns of DOCUMENTS, of the documents of these ascending doc_ids; without a source_id it is the row."""
         scratch = self._prepared()

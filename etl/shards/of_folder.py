@@ -138,6 +138,10 @@ class PackedFolder:
             begin = end
         return pa.concat_tables(tables)
 
+    def origin(self, row: int, token: int) -> str:
+        """Where a token was read, for messages."""
+        return f"{self.path}, row {row}"
+
     def documents(self, doc_ids: NDArray[np.int64]) -> Iterator[pa.Table]:
         """Columns of DOCUMENTS, of the documents of these ascending doc_ids."""
         with pq.ParquetFile(self.path / PROVENANCE / "documents.parquet") as file:

@@ -137,6 +137,11 @@ class Mixture:
         table = pa.concat_tables(tables).take(places)
         return table.set_column(0, "row", pa.array(np.arange(start, stop))).combine_chunks()
 
+    def origin(self, row: int, token: int) -> str:
+        """Where a token was read, for messages."""
+        folder, place = map(int, self._order()[:, row])
+        return self.folders[folder].origin(place, token)
+
     def documents(self, doc_ids: NDArray[np.int64]) -> Iterator[pa.Table]:
         """Columns of DOCUMENTS, of the documents of these ascending doc_ids."""
         shifts = self._shifts()

@@ -117,6 +117,10 @@ class WorkSource:
             row += last - first
         return pa.concat_tables(tables)
 
+    def origin(self, row: int, token: int) -> str:
+        """Where a token was read, for messages."""
+        return f"{self.strands[0].packed[0][0].parent}, sequence {row}"
+
     def documents(self, doc_ids: NDArray[np.int64]) -> Iterator[pa.Table]:
         """Columns of DOCUMENTS, of the documents of these ascending doc_ids; reads the table of all documents once."""
         for path, _ in self.chunks.tables():

@@ -82,5 +82,8 @@ class Source(Protocol):
     def provenance(self, start: int, stop: int) -> pa.Table:
         """Columns of ROWS, of the sequences start ... stop - 1."""
 
+    def origin(self, row: int, token: int) -> str:
+        """Where a token was read, for messages: a file and a row."""
+
     def documents(self, doc_ids: NDArray[np.int64]) -> Iterator[pa.Table]:
         """Columns of DOCUMENTS, of the documents of these ascending doc_ids."""

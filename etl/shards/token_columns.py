@@ -113,8 +113,6 @@ def read_mds(folder: Path, number: int, names: Names, vocab_size: int) -> Rows:
         raise UserError(f"{where.file} has no column {name}; it has {', '.join(columns)}. Name another one.")
     arrays = [_list(each, where, row, column) for row, each in enumerate(_values(shard, column, columns[column]))]
     lengths = np.array([len(each) for each in arrays], np.int64)
-    for row, each in enumerate(arrays):
-        _check_ids(each, lengths[row : row + 1], where, np.array([row]), vocab_size)
     source = names.source or next((name for name in ("domain", "source") if name in columns), None)
     sources = [str(each) for each in shard.values(source)] if source else [folder.name] * len(arrays)
     source_ids = [str(each) for each in shard.values(names.id)] if names.id else [None] * len(arrays)
@@ -129,6 +127,8 @@ def read_mds(folder: Path, number: int, names: Names, vocab_size: int) -> Rows:
     found = Rows(np.empty(0, np.uint32), lengths, table, len(arrays), mask=mask, pieces=pieces)
     if _in_place(shard, arrays):
         return found._replace(file=str(shard.path), begins=shard.places(column)[:, 1] - 4 * lengths)
+    for row, each in enumerate(arrays):  # those in place are looked at when they are read
+        _check_ids(each, lengths[row : row + 1], where, np.array([row]), vocab_size)
     return found._replace(ids=np.concatenate([found.ids, *[each.astype(np.uint32, copy=False) for each in arrays]]))
 
 

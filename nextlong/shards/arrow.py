@@ -28,30 +28,42 @@ class Arrow:
     """How arrow shards are written."""
 
     shard_tokens: int = SHARD_TOKENS
+    batch_tokens: int = BATCH_TOKENS
+    """Of a record batch, which is written at once."""
 
     def __post_init__(self) -> None:
-        if self.shard_tokens < 1:
-            raise UserError(f"a shard of {self.shard_tokens:,} tokens cannot be written.")
+        for name, number in (("shard", self.shard_tokens), ("batch", self.batch_tokens)):
+            if number < 1:
+                raise UserError(f"a {name} of {number:,} tokens cannot be written.")
 
     def shards(self, shapes: Shapes) -> list[tuple[int, int]]:
         """The sequences [start, stop) of each shard."""
         refuse_too_long(shapes)
         return list(ranges(len(shapes), max(1, self.shard_tokens // shapes.length_tokens)))
 
-    def write(self, folder: Path, number: int, of: int, shapes: Shapes, blocks: Iterable[Sequences]) -> dict[str, Any]:
-        """Write one shard; returns {"files": names, ...}."""
+    def write(
+        self,
+        folder: Path,
+        number: int,
+        of: int,
+        shapes: Shapes,
+        blocks: Iterable[Sequences],
+        *,
+        with_sha256: bool = False,
+    ) -> dict[str, Any]:
+        """Write one shard; returns {"files": names, "sha256": by name, "has_mask": ...}."""
         name = f"data-{number:05d}-of-{of:05d}.arrow"
-        rows_each = max(1, BATCH_TOKENS // shapes.length_tokens)
+        rows_each = max(1, self.batch_tokens // shapes.length_tokens)
         with pa.OSFile(str(folder / name), "wb") as file, pa.ipc.new_stream(file, schema_of(shapes.has_mask)) as stream:
             for block in regroup(shapes.checked(blocks), rows_each):
                 stream.write_table(to_table(block))
         with open(folder / name, "rb") as written:
             digest = hashlib.file_digest(written, "sha256").hexdigest()
-        return {"files": [name], "has_mask": shapes.has_mask, "sha256": digest}
+        return {"files": [name], "has_mask": shapes.has_mask, "sha256": {name: digest}}
 
     def finish(self, folder: Path, shards: list[dict[str, Any]]) -> list[str]:
         """Write state.json and dataset_info.json, by which `datasets.load_from_disk` opens the folder."""
-        digests = "".join(shard["sha256"] for shard in shards)
+        digests = "".join(shard["sha256"][name] for shard in shards for name in shard["files"])
         state: dict[str, Any] = {
             "_data_files": [{"filename": name} for shard in shards for name in shard["files"]],
             # `datasets` names the cached results of its transforms by it: of other content it must be another.

@@ -28,22 +28,22 @@ class Entry:
     raw_bytes: int
     zipped_name: Any
     """None: it is not compressed."""
-    compression: str | None
+    compression: Any
 
     @classmethod
     def of(cls, told: dict[str, Any]) -> "Entry":
         """Raises ValueError, KeyError or TypeError for what describes no shard."""
         if told["format"] != "mds" or told["version"] != 2:
             raise ValueError(f"a shard is {told['format']}, version {told['version']}, and not mds, version 2")
-        names, raw, zipped = told["column_names"], told["raw_data"], told["zip_data"]
+        names, raw, zipped = told["column_names"], told["raw_data"], told.get("zip_data")
         found = cls(
             samples=told["samples"],
             encodings={str(name): str(each) for name, each in zip(names, told["column_encodings"], strict=True)},
             sizes={str(name): each for name, each in zip(names, told["column_sizes"], strict=True)},
             raw_name=raw["basename"],
             raw_bytes=raw["bytes"],
-            zipped_name=zipped["basename"] if zipped else None,
-            compression=None if told["compression"] is None else str(told["compression"]),
+            zipped_name=None if zipped is None else zipped["basename"],
+            compression=told.get("compression"),
         )
         numbers = [found.samples, found.raw_bytes, *(size for size in found.sizes.values() if size is not None)]
         if any(type(number) is not int or not 0 <= number <= MOST_BYTES for number in numbers):
