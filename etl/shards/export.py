@@ -62,7 +62,7 @@ def export(source: Source, address: str, name: str, format_: Format, engine: Eng
         shutil.copyfile(source.about.tokenizer_file, there.staging / TOKENIZER)
         small.append(TOKENIZER)
         manifest = _manifest(source, name, format_, fingerprint, markers)
-        (there.staging / "README.md").write_text(card(manifest, [*files]))
+        (there.staging / "README.md").write_text(card(manifest))
         small.append("README.md")
         for each in small:
             files[each] = _kept(there, each)
