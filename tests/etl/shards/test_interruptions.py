@@ -201,6 +201,10 @@ def _whole(out: Path) -> dict[str, str]:
 
 
 def _kill(packing: Packing) -> int:
+    """A worker first, in whose place another one is started; then the command."""
+    with frozen(packing.workers()[0].pid):
+        packing.workers()[0].kill()
+    packing.reach(20)
     packing.process.kill()
     return -signal.SIGKILL
 
@@ -220,9 +224,6 @@ def test_a_killed_worker_costs_nothing_and_a_stopped_command_goes_on_where_it_wa
 ) -> None:
     packing = Packing(corpus_file, tokenizer_file, tmp_path / "out")
     packing.reach(5)
-    with frozen(packing.workers()[0].pid):
-        packing.workers()[0].kill()  # which costs nothing: another one is started
-    packing.reach(20)
     workers = packing.workers()
     packing.end(stop(packing))
     assert not psutil.wait_procs(workers, timeout=30)[1], "workers outlive the command"
