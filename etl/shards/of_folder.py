@@ -1,6 +1,7 @@
 """A packed folder, which an export made, in; its sequences with their provenance out."""
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from nextlong.shards.table import pieces_of
 
 _BLOCK_TOKENS = 1 << 22
 _MOST_DOCUMENTS = 1 << 48
+_URL = re.compile(r"\w{2,}:/")  # a path has one slash where a URL has two
 _UNREADABLE = (OSError, ValueError, KeyError, IndexError, OverflowError, pa.ArrowException)
 
 
@@ -40,6 +42,8 @@ class PackedFolder:
         Its files are not compared with their checksums here, only the manifest with its own: `verify` does. sealed:
         False lets a manifest pass that was changed.
         """
+        if not path.is_dir() and _URL.match(str(path)):
+            raise UserError(f"{path} is a URL: fetch the folder, and give the one here.")
         if not path.is_dir():
             raise UserError(f"{path} is no folder. Give one that export, pack, convert or mix made.")
         if not (path / MANIFEST).is_file():
