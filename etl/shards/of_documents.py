@@ -85,7 +85,8 @@ class PackSource:
         columns = {name: getattr(read.input, name) for name in ("path", "text", "id", "source")}
         return {
             "verb": self.verb,
-            "input": columns | {"kind": read.kind, "ids": read.ids, "has_whole_rows": read.has_whole_rows},
+            "input": columns
+            | {name: getattr(read, name) for name in ("kind", "ids", "template_sha256", "has_whole_rows")},
             "packing": dataclasses.asdict(self.settings),
         }
 

@@ -52,6 +52,8 @@ class Documents:
     """Of texts and chats; of token ids only its path and the columns id and source count."""
     ids: str = "input_ids"
     """Column of token ids."""
+    template_sha256: str | None = None
+    """Of the template that chats go through, and its tokenizer."""
     has_whole_rows: bool = False
     """A row with boundaries (`indices`) is one document that keeps them; else each of its pieces is a document."""
 
