@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from etl.engine import Engine
 from etl.parts import MARKER, Part, PartResult, discard, file_facts, read_json, write_json, write_table
+from etl.preflight import check_workers
 from etl.shards.card import card
 from etl.shards.destination import MANIFEST, Destination, sync
 from etl.shards.source import DOCUMENTS, Source
@@ -51,6 +52,8 @@ def export(source: Source, address: str, name: str, format_: Format, engine: Eng
         log.info("%s: exported earlier", there.address)
         return manifest
     with there.claimed(fingerprint):
+        if engine.client is not None:
+            check_workers(engine.client, there.staging, source.local_paths(), wait_seconds=60)
         source = source.prepare(there.scratch, engine)
         shapes = source.shapes()
         if not len(shapes):

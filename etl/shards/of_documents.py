@@ -90,6 +90,10 @@ class PackSource:
             "packing": dataclasses.asdict(self.settings),
         }
 
+    def local_paths(self) -> list[Path]:
+        """Files and folders that tasks read."""
+        return [*self.documents_.local_paths(), self.tokenizer_file]
+
     def prepare(self, scratch: Path, engine: Engine) -> "PackSource":
         """Find or make the token ids, and lay all documents out."""
         parts = [

@@ -75,6 +75,10 @@ class PackedFolder:
     def __len__(self) -> int:
         return int(self.manifest["rows"])
 
+    def local_paths(self) -> list[Path]:
+        """Files and folders that tasks read."""
+        return [self.path]
+
     def prepare(self, scratch: Path, engine: Engine) -> "PackedFolder":
         """Nothing has to be written for the tasks."""
         return self

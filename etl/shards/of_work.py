@@ -78,6 +78,10 @@ class WorkSource:
         )
         return cls(about, f"{work['pack'].fingerprint}-{length}", strands, work["chunk"])
 
+    def local_paths(self) -> list[Path]:
+        """Files and folders that tasks read."""
+        return [self.chunks.path, *[path for strand in self.strands for path, _ in strand.documents[:1]]]
+
     def prepare(self, scratch: Path, engine: Engine) -> "WorkSource":
         """Write down which document a chunk belongs to, for all tasks to map."""
         file = scratch / "first_chunks.npy"

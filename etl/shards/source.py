@@ -70,6 +70,9 @@ class Source(Protocol):
     def fingerprint(self) -> str:
         """Of all that decides their content."""
 
+    def local_paths(self) -> list[Path]:
+        """Files and folders that tasks read; some stand for all."""
+
     def prepare(self, scratch: Path, engine: Engine) -> "Source":
         """The source with what its tasks look up written below `scratch`; called once, before any task."""
 
