@@ -55,7 +55,7 @@ def read_row_groups(file: InputFile, columns: Columns) -> list[RowGroup]:
         sizes = [
             (group.num_rows, sum(group.column(leaf).total_uncompressed_size for leaf in leaves)) for group in groups
         ]
-    _check_claims(file, sizes)
+    check_claims(file, sizes)
     return [RowGroup(num_rows, max(num_rows, num_bytes)) for num_rows, num_bytes in sizes]
 
 
@@ -112,8 +112,8 @@ def _dictionary_bytes(stream: BinaryIO, column: Any) -> int:
     return number >> 1
 
 
-def _check_claims(file: InputFile, groups: Sequence[tuple[int, int]]) -> None:
-    """groups: rows and bytes of each row group. 16 bytes a row are kept, so that rows must have cost something."""
+def check_claims(file: InputFile, groups: Sequence[tuple[int, int]]) -> None:
+    """Raise UserError for more rows than the file's size allows, since 16 bytes a row are kept; groups: rows, bytes."""
     if any(num_rows < 0 or num_bytes < 0 for num_rows, num_bytes in groups):
         raise UserError(f"{file.name} is damaged: its footer tells of less than no rows. Fetch it again.")
     total = sum(num_rows for num_rows, _ in groups)

@@ -22,7 +22,7 @@ from etl.parts import Part, read_array, read_json
 from etl.shards.laid_out import ARRAYS, DOCUMENT_FACTS, LaidOut, PackSettings
 from etl.shards.source import DOCUMENTS, About
 from etl.shards.tokens import Documents, tokens_part
-from nextlong.accounting import Account
+from nextlong.accounting import Account, Count
 from nextlong.fitting import LEAST_TOKENS, Layout, boundaries, fit
 from nextlong.sequences import Sequences, Shapes, ranges
 from nextlong.tiling import tile
@@ -238,7 +238,7 @@ def _account(
     account.add("documents", read=len(lengths), kept=num_kept, dropped={reason: num_short, "tail": rest})
     short, beyond = int(left[is_short].sum()), int(left[~is_short].sum())
     dropped = {reason: short, "tail": num_tail, "truncated": beyond - num_tail}
-    outside = account.counts.pop("tokens").dropped
+    outside = account.counts.pop("tokens", Count()).dropped
     read = int(lengths.sum()) + outside.total()
     account.add("tokens", read=read, kept=int(placed.sum()), dropped=dropped | outside)
     pieces = np.bincount(layout.documents, minlength=len(lengths))
