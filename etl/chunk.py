@@ -112,12 +112,8 @@ def run(job: Job, engine: Engine) -> dict[str, Any]:
         for number, (path, rows) in enumerate(documents.tables())
     ]
     markers = engine.run(cut, doing="chunk and tokenize", unit="document")
+    quarantine.refuse_none_left(markers, "documents", "tokenizer")
     account = Account.total(Account.from_dict(marker["account"]) for marker in markers)
-    if not account.counts["documents"].kept:
-        raise UserError(
-            f"no document is left: all {account.counts['documents'].read:,} are quarantined, since the tokenizer fails "
-            f"on each alone, as {markers[0]['values'][quarantine.REASON][0]['reason']}. Check the tokenizer."
-        )
     firsts = np.cumsum([0, *[marker["rows"] for marker in markers]]).tolist()
     parts = [
         stage.part(number, _number_part, cut=part.name, first_id=first)

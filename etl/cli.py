@@ -310,10 +310,10 @@ def _clean(options: argparse.Namespace, _: list[str]) -> int:
 
 def _check_fields(overrides: Sequence[str]) -> None:
     """Refuse what is neither an option nor a field, before its value is taken for a recipe."""
-    from etl.recipe import Recipe
+    from etl.recipe import field_names
 
     for name in (word.partition("=")[0] for word in overrides if word.startswith("--")):
-        if name.removeprefix("--").partition(".")[0] not in Recipe.__dataclass_fields__:
+        if name.removeprefix("--").partition(".")[0] not in field_names():
             raise UserError(f"{name} is no option and no field of a recipe: nextlong run --fields lists those.")
 
 

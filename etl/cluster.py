@@ -44,14 +44,13 @@ class Cluster:
     dashboard_address is a free port of 127.0.0.1 unless it is given."""
     workers: int | None = None
     """Workers to scale to, for clusters that start with none (SLURM and other queues, Kubernetes); None: as started."""
-
     wait_minutes: float = 60
     """How long the first worker may take to come, in a queue."""
 
     def __post_init__(self) -> None:
-        require(self.wait_minutes > 0, "cluster.wait_minutes", self.wait_minutes, "above 0")
         require(self.kind in get_args(Kind), "cluster.kind", self.kind, f"one of {', '.join(get_args(Kind))}")
         require(self.workers is None or self.workers >= 1, "cluster.workers", self.workers, "at least 1, or null")
+        require(self.wait_minutes > 0, "cluster.wait_minutes", self.wait_minutes, "above 0")
 
 
 @contextlib.contextmanager

@@ -74,7 +74,8 @@ def what_next(out: Path) -> str:
         f"  input.path       your corpus: parquet, jsonl(.gz, .zst) or text files, local or s3://, hf://datasets/...\n"
         f"  tokenizer        the tokenizer of the model that you train (a folder or a hub id)\n"
         f"  embedding.model  a stronger model with an ONNX file, such as Alibaba-NLP/gte-modernbert-base\n"
-        f"then: nextlong run recipe.yaml        another look: nextlong peek {out}/work"
+        f"then: nextlong run recipe.yaml        another look: nextlong peek {out}/work\n"
+        f"for a trainer: nextlong export {out}/work --format mds --out shards    (or parquet, arrow, megatron)"
     )
 
 

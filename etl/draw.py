@@ -10,8 +10,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from etl import quarantine
 from etl.lookup import documents_of
-from etl.quarantine import quarantined
 from etl.schemas import DOCUMENT_CHUNKS
 from etl.work import StageFolder, Work
 from nextlong.config import Synthesis
@@ -112,7 +112,7 @@ def empty_strands(synthesis: Synthesis) -> list[Strand]:
 
 def usable_documents(work: Work) -> pd.DataFrame:
     """The documents of the chunk stage without those that a later stage has quarantined, in doc_id order."""
-    documents, poisoned = all_documents(work["chunk"]), [each["doc_id"] for each in quarantined(work)]
+    documents, poisoned = all_documents(work["chunk"]), quarantine.doc_ids(work)
     return documents[~documents["doc_id"].isin(poisoned)].reset_index(drop=True) if poisoned else documents
 
 

@@ -55,6 +55,7 @@ def run(job: Job, engine: Engine) -> dict[str, Any]:
         for number, (path, rows) in enumerate(job.work["chunk"].tables())
     ]
     markers = engine.run(parts, doing="embed", unit="chunk", resource="GPU")
+    quarantine.refuse_none_left(markers, "chunks", "model")
     values = {name: markers[0]["values"][name] for name in ("dimensions", "max_tokens")}
     return stage.finish(markers, values=values | quarantine.collect(markers))
 

@@ -5,7 +5,7 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from itertools import compress
 from queue import Empty, SimpleQueue
@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _PATIENCE_SECONDS = 60
+_ANSWER_SECONDS = 10
+_WAITING = {"no-worker", "queued", "waiting"}  # states, with the scheduler, of tasks that wait for a worker
 _TASKS_A_THREAD = 4  # enough that no worker waits; the scheduler never holds more than this, whatever the corpus
 
 
@@ -42,10 +44,8 @@ class Engine:
     @property
     def tasks_a_host(self) -> int:
         """How many tasks may run at once on one host, on that which runs most."""
-        if self._client is None:
-            return 1
         threads: Counter[str] = Counter()
-        for worker in self._client.scheduler_info(n_workers=-1)["workers"].values():
+        for worker in self._workers():
             threads[worker["host"]] += worker["nthreads"]
         return max(threads.values(), default=1)
 
@@ -118,11 +118,14 @@ class Engine:
 
     def _demand(self, resource: str | None) -> dict[str, float] | None:
         """What a task asks of its worker: 1 of the resource where any worker has it, else nothing."""
-        if self._client is None or resource is None:
-            return None
+        return {resource: 1} if resource and any(each["resources"].get(resource) for each in self._workers()) else None
+
+    def _workers(self) -> list[dict[str, Any]]:
+        """What the scheduler knows of each worker; none where everything runs in this process."""
+        if self._client is None:
+            return []
         with self._answering():
-            workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
-        return {resource: 1} if any(worker["resources"].get(resource) for worker in workers) else None
+            return [*self._client.scheduler_info(n_workers=-1)["workers"].values()]
 
     def _completed(
         self,
@@ -143,7 +146,7 @@ class Engine:
         waiting = list(reversed(range(len(items))))
         in_hand: dict[Any, int] = {}
         done: SimpleQueue[Any] = SimpleQueue()
-        clock = _clock()
+        num_idle = 0
         try:
             while waiting or in_hand:
                 for place in [waiting.pop() for _ in range(min(self._window() - len(in_hand), len(waiting)))]:
@@ -160,12 +163,11 @@ class Engine:
                         del in_hand[future]
                         client.cancel([future])
                         yield place, found
-                    if not untold and _clock() < clock - _PATIENCE_SECONDS:
-                        raise StageFailed(
-                            "the clock of this machine was set back, and Dask's messages wait until it is there again. "
-                            "Finished parts are kept; run the same command again to go on."
-                        ) from None
+                    num_idle = 0 if untold or self._is_in_work(in_hand) else num_idle + 1
+                    if num_idle == 2:  # at first, something may just have been on its way
+                        raise _unheard(len(in_hand)) from None
                     continue
+                num_idle = 0
                 if future in in_hand:
                     yield in_hand.pop(future), self._result(future)
         finally:
@@ -183,6 +185,25 @@ class Engine:
         if untold:
             log.warning("%d tasks are done, but their workers did not say so: was a clock set back?", len(untold))
         return untold
+
+    def _is_in_work(self, in_hand: Iterable[Any]) -> bool:
+        """Whether a worker that has any of these tasks is busy or does not answer, or all of them wait for a worker.
+
+        Asks the workers: what the scheduler knows of them may be old, as a clock that is set back stops heartbeats too.
+        """
+        client, keys = self._client, {future.key for future in in_hand}
+        if client is None:
+            return True
+        with self._answering():
+            states = client.sync(client.scheduler.get_task_status, keys=[*keys])
+            if _WAITING.issuperset(states.values()):
+                return True
+            given = [worker for worker, tasks in client.processing().items() if not keys.isdisjoint(tasks)]
+            try:  # Client.run hands callback_timeout on to Client.sync
+                answers = client.run(_is_busy, workers=given, on_error="return", callback_timeout=_ANSWER_SECONDS)
+            except TimeoutError:  # one of them stands still
+                return True
+        return any(answers.values())  # of one that is gone by now, an exception
 
     def _window(self) -> int:
         """Tasks that the scheduler may hold; workers come and go meanwhile."""
@@ -217,9 +238,17 @@ class Engine:
         )
 
 
-def _clock() -> float:
-    """Seconds that the clock of this machine is ahead of one that nobody sets."""
-    return time.time() - time.monotonic()
+def _is_busy(dask_worker: Any) -> bool:
+    """Whether a worker runs anything, or Dask has paused it; threads tell, as a cancelled task may go on in one."""
+    return bool(dask_worker.active_threads) or dask_worker.status.name == "paused"
+
+
+def _unheard(num_tasks: int) -> StageFailed:
+    return StageFailed(
+        f"no worker works on the {num_tasks} tasks that were given to the scheduler: messages of Dask are lost, or "
+        f"wait for a clock that was set back. Finished parts are kept; run the same command again to go on (where "
+        f"scheduler and workers were running before, start new ones first)."
+    )
 
 
 def _look_for(old: Sequence[Part]) -> Callable[[Part], dict[str, Any] | None]:

@@ -117,7 +117,7 @@ def built(store: RowStore, indexing: Indexing) -> Index:
 
 def _write_vectors(job: Job, stage: StageFolder, engine: Engine) -> list[dict[str, Any]]:
     tables = zip(job.work["chunk"].tables(), job.work["embed"].arrays(), strict=True)
-    poisoned = [each["doc_id"] for each in quarantine.quarantined(job.work)]
+    poisoned = quarantine.doc_ids(job.work)
     parts = [
         stage.part(number, _vectors_part, prefix="vectors", chunks=chunks, embeddings=embeddings, poisoned=poisoned)
         for number, ((chunks, _), embeddings) in enumerate(tables)
@@ -202,7 +202,7 @@ def _shard_part(folder: Path, name: str, *, open_store: OpenStore, indexing: Ind
     account = Account()
     num_missing = sum(len(zeros(store.arrays[place])) for place in places)
     num_read = sum(len(store.arrays[place]) for place in places)
-    account.add("vectors", read=num_read, kept=shard.ntotal, dropped={quarantine.REASON: num_missing})
+    account.add("vectors", read=num_read, kept=shard.ntotal, dropped={"zero_vector": num_missing})
     return PartResult(files=[f"{name}.faiss"], rows=shard.ntotal, account=account)
 
 

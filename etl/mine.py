@@ -15,8 +15,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from etl import relate
-from etl.draw import Strand, all_documents, strands, usable_documents
+from etl import quarantine, relate
+from etl.draw import Strand, all_documents, strands
 from etl.engine import Engine
 from etl.job import Job
 from etl.lookup import RowStore, chunk_store, row_store
@@ -84,11 +84,14 @@ def _mining_arguments(job: Job, stage: StageFolder, sketches: list[str]) -> dict
 
 
 def _random_chunks(job: Job) -> RandomChunks:
-    documents, usable = all_documents(job.work["chunk"]), usable_documents(job.work)
-    poisoned = documents[~documents["doc_id"].isin(usable["doc_id"])]
-    ranges = zip(poisoned["first_chunk_id"], poisoned["num_chunks"], strict=True)
-    excluded = np.concatenate([np.empty(0, np.int64), *[np.arange(first, first + n) for first, n in ranges]])
-    return RandomChunks(job.recipe.synthesis.seed, int(documents["num_chunks"].sum()), excluded)
+    chunks, poisoned = job.work["chunk"], quarantine.doc_ids(job.work)
+    excluded = [np.empty(0, np.int64)]
+    if poisoned:
+        documents = all_documents(chunks)
+        rows = documents[documents["doc_id"].isin(poisoned)]
+        ranges = zip(rows["first_chunk_id"], rows["num_chunks"], strict=True)
+        excluded += [np.arange(first, first + n) for first, n in ranges]
+    return RandomChunks(job.recipe.synthesis.seed, (chunks.manifest() or {})["rows"], np.concatenate(excluded))
 
 
 def _strand_parts(

@@ -31,6 +31,8 @@ class PartResult:
     """What a task made of its part: the files it wrote in the stage's folder, and what to tell the driver."""
 
     files: list[str] = dataclasses.field(default_factory=list)
+    facts: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    """Size and checksum of those of the files that are known already."""
     rows: int = 0
     account: Account = dataclasses.field(default_factory=Account)
     values: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -113,7 +115,7 @@ def _run(part: Part) -> dict[str, Any]:
         "fingerprint": part.fingerprint,
         "key": part.key,
         "rows": result.rows,
-        "files": {name: file_facts(part.folder / name) for name in result.files},
+        "files": {name: result.facts.get(name) or file_facts(part.folder / name) for name in result.files},
         "account": result.account.to_dict(),
         "values": result.values,
     }
@@ -151,15 +153,28 @@ def folder_aside(path: Path) -> Iterator[Path]:
                 os.fsync(file.fileno())
             os.replace(written, path / written.name)
     finally:
-        discard(aside)
+        with contextlib.suppress(UserError):  # what the block raised says more, and the next run deletes it again
+            discard(aside)
 
 
 def discard(path: Path) -> None:
-    """Delete a file, a link or a folder with all in it, if it is there."""
+    """Delete a file, a link or a folder with all in it, if it is there, whoever else deletes it at the same time.
+
+    Raises UserError for what cannot be deleted.
+    """
+    try:
+        while os.path.lexists(path):
+            with contextlib.suppress(FileNotFoundError):  # what was just there: again, what is left
+                _delete(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be deleted ({describe(error)}). Mend that, or delete it by hand.") from error
+
+
+def _delete(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
+        shutil.rmtree(path)
     else:
-        path.unlink(missing_ok=True)
+        path.unlink()
 
 
 def write_table(path: Path, table: pa.Table, *, rows_per_group: int = 65_536) -> None:

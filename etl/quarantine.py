@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from etl.parts import PartResult, describe, written_aside
 from etl.work import Work
+from nextlong.accounting import Account
 from nextlong.errors import UserError
 
 FILE = "quarantine.jsonl"
@@ -36,6 +37,7 @@ _PIECES = 16  # tried at once: a part is computed once more in all, and a docume
 _FEW, _SHARE = 8, 0.01  # of a part's documents; more than both is no document's fault
 _REASON_CHARS = 500
 _INTERRUPTS = (KeyboardInterrupt, SystemExit, GeneratorExit)
+_SENT_BY_OTHERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # no document makes a process send itself these
 
 
 class Failure(NamedTuple):
@@ -87,24 +89,40 @@ def collect(markers: Iterable[Mapping[str, Any]]) -> dict[str, list[dict[str, An
     return {REASON: records} if records else {}
 
 
-def quarantined(work: Work) -> list[dict[str, Any]]:
-    """All records of a work folder's finished stages, each with its stage."""
-    return [
-        {"stage": stage, **each}
-        for stage, folder in work.stages.items()
-        for each in (folder.manifest() or {"values": {}})["values"].get(REASON, [])
-    ]
+def refuse_none_left(markers: Sequence[Mapping[str, Any]], unit: str, what: str) -> None:
+    """Raise UserError where a stage has kept nothing of its unit, as what it uses fails on each document alone."""
+    records = collect(markers).get(REASON, [])
+    account = Account.total(Account.from_dict(marker["account"]) for marker in markers)
+    if records and not account.counts[unit].kept:
+        raise UserError(
+            f"no document is left: all {len(records):,} are quarantined, since the {what} fails on each alone, as "
+            f"{records[0]['reason']}. Check the {what}."
+        )
+
+
+def doc_ids(work: Work) -> list[int]:
+    """Of all documents that a work folder's finished stages have quarantined."""
+    return [each["doc_id"] for each in _records(work)]
 
 
 def write_file(work: Work) -> int:
     """Name the quarantined documents in the work folder's quarantine.jsonl; returns how many. No file where none is."""
-    path, records = work.path / FILE, quarantined(work)
+    path, records = work.path / FILE, _records(work)
     if records:
         with written_aside(path) as aside:
             aside.write_text("".join(json.dumps(each, ensure_ascii=False) + "\n" for each in records))
     else:
         path.unlink(missing_ok=True)
     return len(records)
+
+
+def _records(work: Work) -> list[dict[str, Any]]:
+    """Those of a work folder's finished stages, each with its stage."""
+    return [
+        {"stage": stage, **each}
+        for stage, folder in work.stages.items()
+        for each in (folder.manifest() or {"values": {}})["values"].get(REASON, [])
+    ]
 
 
 def _limited(failures: Iterator[Failure], num_documents: int) -> dict[int, str]:
@@ -149,9 +167,13 @@ def _tried(
 
 
 def _tried_in_child(attempt: Attempt, num_documents: int) -> Iterator[Failure]:
-    """As `_tried`, in processes that may die: what one died of is tried in smaller pieces by the next."""
+    """As `_tried`, in processes that may die: what one died of is tried in smaller pieces by the next.
+
+    Raises RuntimeError for one that died before it tried any, or was ended by somebody.
+    """
     waiting: list[tuple[int, int]] = _pieces(0, num_documents)
     while waiting:
+        told: dict[str, Any] = {}
         with _child(attempt, waiting) as child:
             for line in child.stdout or ():
                 told = json.loads(line)
@@ -163,6 +185,9 @@ def _tried_in_child(attempt: Attempt, num_documents: int) -> Iterator[Failure]:
                     waiting = [(first, last) for first, last in told["waiting"]]
         if child.returncode == 0:
             return
+        if not told or -child.returncode in _SENT_BY_OTHERS:
+            when = "while it tried documents" if told else "before it tried any document"
+            raise RuntimeError(f"a process ended {when}, by no fault of theirs ({_death(child.returncode)})")
         (first, last), *rest = waiting
         if last - first == 1:
             yield Failure(first, f"the process died of it ({_death(child.returncode)})")
@@ -208,8 +233,8 @@ def main() -> None:
     def tell(**told: Any) -> None:
         print(json.dumps(told), file=lines, flush=True)
 
-    attempt, pieces = pickle.load(sys.stdin.buffer)
     try:
+        attempt, pieces = pickle.load(sys.stdin.buffer)
         for failure in _tried(attempt, pieces, tell=lambda waiting: tell(waiting=waiting)):
             tell(failure=failure)
     except Exception as error:

@@ -23,7 +23,7 @@ from etl import decontaminate
 from etl.engine import Engine
 from etl.inputs import Input, ReadSplit, Split, plan_splits, read_tables
 from etl.job import Job
-from etl.parts import PartResult, write_array, write_table
+from etl.parts import PartResult, read_array, write_array, write_table
 from etl.schemas import DOCUMENTS, to_frame
 from etl.work import StageFolder
 from nextlong.accounting import Account
@@ -49,7 +49,8 @@ def run(job: Job, engine: Engine) -> dict[str, Any]:
         for number, split in enumerate(splits)
     ]
     engine.run(scans, doing="count documents", unit="part")
-    statuses = mark_copies([np.load(stage.path / f"{part.name}.npy") for part in scans])
+    # Copies, as each map would stay an open file.
+    statuses = mark_copies([np.array(read_array(stage.path / f"{part.name}.npy")) for part in scans])
     _tell_of_too_long(splits, statuses, settings)
     shared: dict[str, Any] = {"settings": settings, "evaluation_files": [file.name for file in job.evaluation_files]}
     parts = [

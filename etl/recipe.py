@@ -101,7 +101,7 @@ def parse_recipe(parser: Any, arguments: list[str]) -> Recipe:
     try:
         namespace = parser.parse_args(arguments)
         namespace.pop("recipe", None)
-        return Recipe(**{name: value for name, value in parser.instantiate(namespace).items() if name in _fields()})
+        return Recipe(**{name: value for name, value in parser.instantiate(namespace).items() if name in field_names()})
     except UserError:
         raise
     except (ArgumentError, ValueError, TypeError) as error:
@@ -130,12 +130,14 @@ def _in_a_sentence(message: str) -> str:
 
 def _of_cluster(message: str) -> str:
     """What is wrong with the section `cluster`; its values are not told, since they may be passwords."""
-    own = re.search(r"cluster\.(kind|workers) is .*?, but it must be .*?\.(?= |$)", message)
+    own = re.search(r"cluster\.(kind|workers|wait_minutes) is .*?, but it must be .*?\.(?= |$)", message)
     kinds = ", ".join(get_args(Kind))
-    return own[0] if own else f"cluster must be null, or have kind (one of {kinds}), options by name, and workers."
+    others = "options by name, workers, and wait_minutes"
+    return own[0] if own else f"cluster must be null, or have kind (one of {kinds}), {others}."
 
 
-def _fields() -> set[str]:
+def field_names() -> set[str]:
+    """The sections of a recipe and its plain fields."""
     return {field.name for field in dataclasses.fields(Recipe)}
 
 

@@ -20,7 +20,7 @@ from etl.draw import usable_documents
 from etl.engine import Engine
 from etl.job import Job, least_candidates
 from etl.lookup import document_texts, documents_of, loaded
-from etl.parts import Part, PartResult, write_array, write_table
+from etl.parts import Part, PartResult, read_array, write_array, write_table
 from etl.schemas import DOCUMENT_NEIGHBOURS, KEYWORDS
 from etl.search import Ask, open_retriever, search_shards
 from etl.work import StageFolder
@@ -76,7 +76,7 @@ def _neighbour_part(
     open_retriever: Callable[[], Retriever],
 ) -> PartResult:
     """doc_ids: a file of all that are indexed, under their place in it."""
-    known = np.asarray(np.load(doc_ids, mmap_mode="r", allow_pickle=False))
+    known = read_array(doc_ids)
     account, ids, scores = Account(), [], []
     for queries, found in _neighbours(open_retriever(), places, num_candidates):
         for query, row_scores, row_ids in zip(queries.tolist(), *found, strict=True):

@@ -55,11 +55,10 @@ class Sequences:
         mask is of the tokens, 0 and 1.
         """
         self._check_boundaries(where, first_row)
-        if vocab_size is not None and (row := _first(self.input_ids.max(axis=1, initial=0) >= vocab_size)) is not None:
-            place = int(np.argmax(self.input_ids[row] >= vocab_size))
+        if vocab_size is not None and (beyond := self.beyond(vocab_size)) is not None:
             raise UserError(
-                f"{where}, row {first_row + row}: token {place} has the id {int(self.input_ids[row, place])}, but the "
-                f"vocabulary has {vocab_size}. Give the tokenizer that the ids were made with."
+                f"{where}, row {first_row + beyond[0]}: token {beyond[1]} has the id {int(self.input_ids[beyond])}, "
+                f"but the vocabulary has {vocab_size}. Give the tokenizer that the ids were made with."
             )
         if self.mask is None:
             return
@@ -69,6 +68,11 @@ class Sequences:
             )
         if (row := _first(self.mask.max(axis=1, initial=0) > 1)) is not None:
             raise UserError(f"{where}, row {first_row + row}: the mask holds other numbers than 0 and 1.")
+
+    def beyond(self, vocab_size: int) -> tuple[int, int] | None:
+        """Row and place of the first id that is not in the vocabulary; None: all are."""
+        row = _first(self.input_ids.max(axis=1, initial=0) >= vocab_size)
+        return None if row is None else (row, int(np.argmax(self.input_ids[row] >= vocab_size)))
 
     def _check_boundaries(self, where: str, first_row: int) -> None:
         starts, ends = self.indices[:, 0], self.indices[:, 1]

@@ -26,14 +26,16 @@ class TokenIds(NamedTuple):
 
 
 class Tokenizer:
-    """A fast tokenizer (a tokenizer.json) that adds no special tokens and reads none from text.
+    """A fast tokenizer (a tokenizer.json) that adds no special tokens and reads none from text, unless told to.
+
+    reads_special_tokens: "<|endoftext|>" in a text is that token, as it must be in what a chat template writes.
 
     `concatenation` says what holds when the ids of texts are concatenated. "exact": they decode to the concatenated
     texts, to the byte (byte-level BPE without prefix space or normalizer). "round trip": each part decodes to what the
     tokenizer makes of that text alone (WordPiece, unigram, and whatever normalises).
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, *, reads_special_tokens: bool = False) -> None:
         from tokenizers import Tokenizer as FastTokenizer
 
         try:
@@ -48,10 +50,13 @@ class Tokenizer:
             raise UserError(f"tokenizer {file} has BPE dropout, so it gives other ids each time. Set dropout to null.")
         self._fast.no_truncation()
         self._fast.no_padding()
-        self._fast.encode_special_tokens = True  # "<|endoftext|>" inside a document is text, not a boundary
+        self._fast.encode_special_tokens = not reads_special_tokens  # in a document they are text, not a boundary
         self.file = file
         self.fingerprint = hashlib.sha256(data).hexdigest()
         self.vocab_size: int = self._fast.get_vocab_size()
+        self.special_tokens: dict[str, int] = {
+            token.content: number for number, token in self._fast.get_added_tokens_decoder().items() if token.special
+        }
         self.concatenation: Literal["exact", "round trip"] = _concatenation(specification)
 
     @classmethod
@@ -88,6 +93,11 @@ class Tokenizer:
         """The id of one token, such as a special one; None: there is no such token."""
         found: int | None = self._fast.token_to_id(token)
         return found
+
+    def encode_with_places(self, text: str) -> NDArray[np.int64]:
+        """The tokens of a text and the characters they come from: int64 [num_tokens, 3], id, start, stop."""
+        encoding = self._fast.encode(text, add_special_tokens=False)
+        return np.column_stack([np.array(encoding.ids, np.int64), np.array(encoding.offsets, np.int64).reshape(-1, 2)])
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of token ids, special tokens included."""

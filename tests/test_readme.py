@@ -2,6 +2,8 @@
 
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -64,7 +66,7 @@ def test_the_recipe_is_valid(tmp_path: Path) -> None:
 def test_the_commands_run(demo: tuple[Path, str], tmp_path: Path) -> None:
     """On the demo's recipe and folder, which stand for the reader's own."""
     text = "".join(_blocks("sh")).replace("\\\n", " ")
-    commands = [line.split("#")[0].split() for line in text.splitlines()]
+    commands = [shlex.split(line, comments=True) for line in text.splitlines()]
     commands = [command for command in commands if command and command[0] == "nextlong" and command[1] != "demo"]
     assert len(commands) >= 6
     recipe = (demo[0] / "demo" / "recipe.yaml").read_text()
@@ -72,8 +74,9 @@ def test_the_commands_run(demo: tuple[Path, str], tmp_path: Path) -> None:
     for path in (tmp_path / "recipe.yaml", tmp_path / "small" / "recipe.yaml"):
         path.write_text(recipe.replace(str(demo[0] / "demo" / "work"), str(path.parent / "work")))
     os.symlink(demo[0] / "demo" / "work", tmp_path / "work")
+    _make_inputs(demo[0] / "demo", tmp_path)
     for command in commands:
-        arguments = command[1:] + (["--workers", "0"] if command[1] in ("run", "compare") else [])
+        arguments = command[1:] + ([] if command[1] in ("plan", "peek", "clean", "trace") else ["--workers", "0"])
         if command[1] == "compare":  # of so small a corpus
             arguments += ["--synthesis.target_length_tokens", "2048", "--synthesis.num_samples", "3"]
         ran = subprocess.run(
@@ -82,3 +85,19 @@ def test_the_commands_run(demo: tuple[Path, str], tmp_path: Path) -> None:
         assert ran.returncode == 0, (command, ran.stderr)
         assert command[1] != "compare" or len(re.findall(r"^\S+ +3  ", ran.stdout, re.M)) == 10, ran.stdout
     assert (tmp_path / "work-2" / "7-packed" / "manifest.json").is_file()
+
+
+def _make_inputs(demo: Path, folder: Path) -> None:
+    """What the commands name: a tokenizer's folder, books, and sequences that somebody else packed."""
+    (folder / "llama").mkdir()
+    shutil.copy(demo / "tokenizer" / "tokenizer.json", folder / "llama")
+    (folder / "llama" / "tokenizer_config.json").write_text('{"eos_token": "<|endoftext|>"}')
+    (folder / "books").mkdir()
+    shutil.copy(demo / "docstrings.parquet", folder / "books")
+    command = ["pack", "books/docstrings.parquet", "--tokenizer", "llama", "--length", "65536", "--fitting", "concat"]
+    subprocess.run(
+        [sys.executable, "-m", "etl.cli", *command, "--format", "mds", "--workers", "0", "--out", "prolong-64k"],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )

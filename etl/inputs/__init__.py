@@ -20,6 +20,7 @@ from nextlong.config import require
 from nextlong.errors import UserError
 
 __all__ = [
+    "ChatInput",
     "Input",
     "InputFile",
     "ReadSplit",
@@ -98,6 +99,19 @@ class Input:
         return Bounds(self.max_document_chars, self.max_decompressed_bytes)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ChatInput(Input):
+    """Where chats are, one a row, and which of their columns are read; their text is JSON: the list of messages."""
+
+    text: str = "messages"
+    """Column of a chat's messages: a list of objects, or a string that holds one as JSON."""
+
+    @property
+    def columns(self) -> Columns:
+        """The columns to read."""
+        return super().columns._replace(structured=True)
+
+
 class Split(NamedTuple):
     """What one task reads: consecutive spans of the input. It is small, and travels to workers."""
 
@@ -121,6 +135,8 @@ def plan_splits(settings: Input, files: Sequence[InputFile]) -> list[Split]:
     Raises UserError for a damaged parquet file and for columns that are missing or of another type.
     """
     columns = settings.columns
+    if columns.structured and (text_file := next((file.name for file in files if file.format == "text"), None)):
+        raise UserError(f"{text_file} is a text file, but chats are read from parquet and jsonl files. Leave it out.")
     if any(file.format == "text" for file in files) and (columns.id or columns.source or columns.keep):
         raise UserError("input.id, input.source and input.keep name columns, but text files have none. Leave them out.")
     with ThreadPoolExecutor(IO_THREADS) as pool:

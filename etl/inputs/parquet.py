@@ -11,7 +11,18 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from etl.inputs.files import InputFile, open_file
-from etl.inputs.spans import Bounds, Columns, ReadSplit, Span, decode_utf8, telling_damage, without_id
+from etl.inputs.spans import (
+    REPLACEMENT,
+    SURROGATES,
+    Bounds,
+    Columns,
+    ReadSplit,
+    Span,
+    decode_utf8,
+    telling_damage,
+    without_id,
+)
+from etl.inputs.structured import WANTED, is_structured, to_json, to_python
 from nextlong.errors import UserError
 
 _CHECKED_ROWS = 1024  # texts that are decoded in Python when one of them is no UTF-8
@@ -39,10 +50,12 @@ def read_row_groups(file: InputFile, columns: Columns) -> list[RowGroup]:
     with _open_parquet(file) as (parquet, _), telling_damage(file, lambda: "in its footer"):
         _check_types(file, parquet.schema_arrow, columns)
         footer = parquet.metadata
-        leaf = _leaves(footer).index(columns.text)
+        leaves = _leaves(footer, columns.text)
         groups = [footer.row_group(place) for place in range(footer.num_row_groups)]
-        sizes = [(group.num_rows, group.column(leaf).total_uncompressed_size) for group in groups]
-    _check_claims(file, sizes)
+        sizes = [
+            (group.num_rows, sum(group.column(leaf).total_uncompressed_size for leaf in leaves)) for group in groups
+        ]
+    check_claims(file, sizes)
     return [RowGroup(num_rows, max(num_rows, num_bytes)) for num_rows, num_bytes in sizes]
 
 
@@ -63,13 +76,20 @@ def read_parquet(span: Span, columns: Columns, bounds: Bounds) -> Iterator[ReadS
 def _read_group(parquet: Any, stream: BinaryIO, group: int, file: InputFile, columns: Columns) -> Iterator[pa.Table]:
     facts = parquet.metadata.row_group(group)
     names = [name for _, name in columns.roles]
-    leaves = _leaves(parquet.metadata)
+    leaves = [leaf for name in names for leaf in _leaves(parquet.metadata, name)]
     with telling_damage(file, lambda: f"in row group {group}"):
-        longest = max(_dictionary_bytes(stream, facts.column(leaves.index(name))) for name in names)
+        longest = max(_longest_value(stream, facts, leaf) for leaf in leaves)
         average = facts.num_rows * _TABLE_BYTES // max(1, facts.total_byte_size)
         rows = max(1, min(average, _EXPANDED_BYTES // max(1, longest)))
         for batch in parquet.iter_batches(rows, row_groups=[group], columns=names, use_threads=False):
             yield pa.Table.from_batches([batch])
+
+
+def _longest_value(stream: BinaryIO, facts: Any, leaf: int) -> int:
+    """The most bytes that a row may have by its column's dictionary; of lists, one of as many values as the mean."""
+    column = facts.column(leaf)
+    num_values: int = -(-column.num_values // max(1, facts.num_rows))
+    return _dictionary_bytes(stream, column) * max(1, num_values)
 
 
 def _dictionary_bytes(stream: BinaryIO, column: Any) -> int:
@@ -92,8 +112,8 @@ def _dictionary_bytes(stream: BinaryIO, column: Any) -> int:
     return number >> 1
 
 
-def _check_claims(file: InputFile, groups: Sequence[tuple[int, int]]) -> None:
-    """groups: rows and bytes of each row group. 16 bytes a row are kept, so that rows must have cost something."""
+def check_claims(file: InputFile, groups: Sequence[tuple[int, int]]) -> None:
+    """Raise UserError for more rows than the file's size allows, since 16 bytes a row are kept; groups: rows, bytes."""
     if any(num_rows < 0 or num_bytes < 0 for num_rows, num_bytes in groups):
         raise UserError(f"{file.name} is damaged: its footer tells of less than no rows. Fetch it again.")
     total = sum(num_rows for num_rows, _ in groups)
@@ -107,8 +127,12 @@ def _check_claims(file: InputFile, groups: Sequence[tuple[int, int]]) -> None:
         )
 
 
-def _leaves(footer: Any) -> list[str]:
-    return [footer.schema.column(place).path for place in range(footer.num_columns)]
+def _leaves(footer: Any, name: str) -> list[int]:
+    """The places of a column's values in the file: one, or several of a column that has columns itself."""
+    paths = [footer.schema.column(place).path for place in range(footer.num_columns)]
+    if name in paths:
+        return [paths.index(name)]
+    return [place for place, path in enumerate(paths) if path.startswith(f"{name}.")]
 
 
 def _to_strings(table: pa.Table, file: InputFile, columns: Columns, bounds: Bounds, first_row: int) -> ReadSplit:
@@ -126,7 +150,11 @@ def _to_strings(table: pa.Table, file: InputFile, columns: Columns, bounds: Boun
     if columns.id is not None and ids.null_count:
         row = first_row + pc.index(pc.is_null(ids), True).as_py()
         raise UserError(f"{file.name}, row {row} (from 0): {without_id(columns.id)}")
-    text = strings(columns.text, pa.large_string())
+    if columns.structured:
+        text, places = _write_json(table[columns.text], file, columns.text, first_row)
+        replaced.update(places)
+    else:
+        text = strings(columns.text, pa.large_string())
     source = pc.fill_null(strings(columns.source, pa.string()), file.name)
     kept = [strings(name, pa.string()) for name in columns.keep]
     is_too_long = _exceeds(text, bounds.document_chars)
@@ -160,6 +188,31 @@ def _decode_column(column: pa.ChunkedArray, kind: pa.DataType) -> tuple[pa.Chunk
     return pa.chunked_array(parts, kind), replaced
 
 
+def _write_json(
+    column: pa.ChunkedArray, file: InputFile, name: str, first_row: int
+) -> tuple[pa.ChunkedArray, list[int]]:
+    """A structured column's values as JSON text, and the places of those in which something became U+FFFD."""
+    if _is_text(column.type):
+        decoded, replaced = _decode_column(column, pa.large_string())
+        values = decoded.to_pylist()
+    else:
+        values, replaced = to_python(column)
+    texts: list[str | None] = []
+    for place, value in enumerate(values):
+        try:
+            text = to_json(value)
+        except ValueError as error:
+            raise UserError(
+                f"{file.name}, row {first_row + place} (from 0): column {name!r} (input.text) is {error}, but must be "
+                f"{WANTED}, or null."
+            ) from error
+        if text is not None and SURROGATES.search(text):
+            text = SURROGATES.sub(REPLACEMENT, text)
+            replaced.append(place)
+        texts.append(text)
+    return pa.chunked_array([pa.array(texts, pa.large_string())]), replaced
+
+
 def _check_types(file: InputFile, schema: pa.Schema, columns: Columns) -> None:
     for role, name in columns.roles:
         if schema.get_field_index(name) < 0:
@@ -168,8 +221,12 @@ def _check_types(file: InputFile, schema: pa.Schema, columns: Columns) -> None:
                 f"{', '.join(schema.names)}. Set input.{role} to one of them."
             )
         kind = schema.field(name).type
-        if not (_is_text(kind) or (role != "text" and _is_number(kind))):
+        is_structured_text = role == "text" and columns.structured
+        if not (
+            _is_text(kind) or (is_structured_text and is_structured(kind)) or (role != "text" and _is_number(kind))
+        ):
             wanted = "strings" if role == "text" else "strings or numbers"
+            wanted = "lists of objects, or strings with JSON" if is_structured_text else wanted
             raise UserError(f"{file.name}: column {name!r} (input.{role}) is {kind}, but must hold {wanted}.")
 
 

@@ -14,6 +14,8 @@ import pyarrow as pa
 from etl.inputs.files import InputFile
 from etl.inputs.spans import (
     BUFFER_BYTES,
+    REPLACEMENT,
+    SURROGATES,
     Bounds,
     Columns,
     ReadSplit,
@@ -23,6 +25,7 @@ from etl.inputs.spans import (
     telling_damage,
     without_id,
 )
+from etl.inputs.structured import WANTED, to_json
 from nextlong.errors import UserError
 
 _TABLE_CHARS = 4 * 1024 * 1024  # Python strings alive at a time: they take up to four bytes a character
@@ -30,9 +33,7 @@ _UTF8_BYTES = 4  # a character's, at most
 _JSON_BYTES = 6  # such as \u00e9: of a jsonl line, a character of its text
 _OTHER_FIELDS_BYTES = 1024 * 1024  # of a jsonl line, beside its text
 _BOM = b"\xef\xbb\xbf"
-_SURROGATES = re.compile("[\ud800-\udfff]")
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
-_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _JSON = json.JSONDecoder(strict=False)  # keeps control characters inside strings, such as tabs and NUL
 _JSONL = "A jsonl file has one object a line; a file that is one JSON list is rewritten by: jq -c '.[]' OLD > NEW.jsonl"
 
@@ -172,9 +173,9 @@ def _read_jsonl(span: Span, columns: Columns, bounds: Bounds) -> Iterator[_Row]:
         except ValueError as error:
             number = _count_newlines(span.file, line.start, bounds) + 1
             raise UserError(f"{span.file.name}, line {number}: {error}") from error
-        is_replaced = is_replaced and any(_REPLACEMENT in value for value in values if value)
+        is_replaced = is_replaced and any(REPLACEMENT in value for value in values if value)
         if _SURROGATE_ESCAPE.search(content):
-            mended = [value and _SURROGATES.sub(_REPLACEMENT, value) for value in values]
+            mended = [value and SURROGATES.sub(REPLACEMENT, value) for value in values]
             is_replaced = is_replaced or mended != values
             values = mended
         yield _within(_Row(values, is_replaced), place, bounds)
@@ -207,7 +208,9 @@ def _values(record: dict[str, Any], file: InputFile, columns: Columns) -> list[s
         fields = ", ".join(record) or "none"
         raise ValueError(f"there is no field {columns.text!r} (input.text); its fields: {fields}. Set input.text.")
     text = record[columns.text]
-    if not (text is None or isinstance(text, str)):
+    if columns.structured:
+        text = _structured(text, columns.text)
+    elif not (text is None or isinstance(text, str)):
         raise ValueError(f"field {columns.text!r} (input.text) is {_name_type(text)}, but must be a string or null.")
     row_id = None if columns.id is None else _scalar(record, columns.id, "id")
     if columns.id is not None and row_id is None:
@@ -219,6 +222,14 @@ def _values(record: dict[str, Any], file: InputFile, columns: Columns) -> list[s
         file.name if source is None else source,
         *[_scalar(record, name, "keep") for name in columns.keep],
     ]
+
+
+def _structured(value: Any, name: str) -> str | None:
+    try:
+        return to_json(value)
+    except ValueError as error:
+        found = error if isinstance(value, str | list) else _name_type(value)
+        raise ValueError(f"field {name!r} (input.text) is {found}, but must be {WANTED}, or null.") from error
 
 
 def _scalar(record: dict[str, Any], name: str, role: str) -> str | None:

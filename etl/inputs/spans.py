@@ -1,5 +1,6 @@
 """What is read of the input: columns of a stretch of a file; and how a file is opened and its damage told."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader, RawIOBase
@@ -15,6 +16,10 @@ from nextlong.errors import UserError
 
 BUFFER_BYTES = 64 * 1024
 """Bytes of content read at a time."""
+SURROGATES = re.compile("[\ud800-\udfff]")
+"""Halves of characters, which alone are none, and which no file can be written with."""
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+"""What is read instead."""
 
 
 class Columns(NamedTuple):
@@ -24,6 +29,8 @@ class Columns(NamedTuple):
     id: str | None
     source: str | None
     keep: tuple[str, ...]
+    structured: bool = False
+    """Whether the text is not a string but a list of objects, which is carried as its JSON text."""
 
     @property
     def roles(self) -> list[tuple[str, str]]:

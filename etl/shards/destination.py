@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ MANIFEST = "manifest.json"
 _CLAIM = "export.json"
 _SCRATCH = "scratch"
 _ASIDE = ".partial"
+_SYNCS = 8  # files that the disk is asked for at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,8 +87,8 @@ class Destination:
         for path in [self.staging / _CLAIM, self.scratch, *self.staging.glob(f"*{MARKER}")]:
             discard(path)
         folders = {self.staging, *[(self.staging / name).parent for name in names]}
-        for folder in folders:
-            sync(folder)
+        with ThreadPoolExecutor(_SYNCS) as pool:
+            list(pool.map(sync, [*[self.staging / name for name in names], *folders]))
         for name in (LOCK_FILE, OWNER_FILE):
             (self.staging / name).unlink(missing_ok=True)
         try:

@@ -5,8 +5,12 @@ import hashlib
 import json
 import logging
 import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -15,12 +19,13 @@ import pyarrow.parquet as pq
 
 from etl.engine import Engine
 from etl.parts import MARKER, Part, PartResult, discard, file_facts, read_json, write_json, write_table
+from etl.preflight import check_workers
 from etl.shards.card import card
 from etl.shards.destination import MANIFEST, Destination, sync
 from etl.shards.source import DOCUMENTS, Source
 from nextlong.accounting import Account
 from nextlong.errors import UserError
-from nextlong.sequences import Shapes
+from nextlong.sequences import Sequences, Shapes
 from nextlong.shards import Format
 
 log = logging.getLogger(__name__)
@@ -47,6 +52,8 @@ def export(source: Source, address: str, name: str, format_: Format, engine: Eng
         log.info("%s: exported earlier", there.address)
         return manifest
     with there.claimed(fingerprint):
+        if engine.client is not None:
+            check_workers(engine.client, there.staging, source.local_paths(), wait_seconds=60)
         source = source.prepare(there.scratch, engine)
         shapes = source.shapes()
         if not len(shapes):
@@ -116,35 +123,67 @@ def _shard_part(
     there: Destination,
 ) -> PartResult:
     folder = folder if not there.is_remote else _empty(there.scratch / name)
-    about, stop = source.about, start + len(shapes)
-
-    def checked() -> Any:
-        row = start
-        for block in source.blocks(start, stop):
-            block.check("the sequences", vocab_size=about.vocab_size, first_row=row)
-            row += len(block)
-            yield block
-
-    shard = format_.write(folder, number, of, shapes, checked())
+    stop = start + len(shapes)
+    shard = format_.write(folder, number, of, shapes, _ahead(_checked(source, start, stop)), with_sha256=True)
     rows = source.provenance(start, stop)
     (folder / PROVENANCE).mkdir(exist_ok=True)
     write_table(folder / PROVENANCE / f"rows-{number:05d}.parquet", rows, rows_per_group=1024)
     doc_ids = pc.unique(pc.struct_field(pc.list_flatten(rows["segments"]).combine_chunks(), "doc_id"))
     np.save(there.scratch / f"{name}.doc_ids.npy", np.sort(doc_ids.to_numpy()))
-    for each in shard["files"]:
-        sync(folder / each)
     names = [*shard["files"], f"{PROVENANCE}/rows-{number:05d}.parquet"]
-    account = Account()
+    known = shard.get("sha256", {})
+    facts = {each: _facts(folder / each, known.get(each)) for each in names}
+    account, length = Account(), source.about.length_tokens
     account.add("sequences", read=len(shapes), kept=len(shapes))
-    account.add("tokens", read=len(shapes) * about.length_tokens, kept=len(shapes) * about.length_tokens)
+    account.add("tokens", read=len(shapes) * length, kept=len(shapes) * length)
     values: dict[str, Any] = {"shard": shard}
     if there.is_remote:
-        values["uploaded"] = {each: file_facts(folder / each) for each in names}
+        values["uploaded"] = facts
         for each in names:
             there.upload(folder / each, each)
         discard(folder)
         names = []
-    return PartResult(files=names, rows=len(shapes), account=account, values=values)
+    else:
+        _begin_sync(folder, names)
+    return PartResult(files=names, facts=facts, rows=len(shapes), account=account, values=values)
+
+
+def _ahead(blocks: Iterator[Sequences]) -> Iterator[Sequences]:
+    """The blocks, each read while the one before is written."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, blocks, None)
+        while (block := waiting.result()) is not None:
+            waiting = pool.submit(next, blocks, None)
+            yield block
+
+
+def _checked(source: Source, start: int, stop: int) -> Iterator[Sequences]:
+    """The blocks. Raises UserError for ids beyond the vocabulary; other faults would be our own."""
+    row, vocab_size = start, source.about.vocab_size
+    for block in source.blocks(start, stop):
+        if (beyond := block.beyond(vocab_size)) is not None:
+            raise UserError(
+                f"{source.origin(row + beyond[0], beyond[1])}: there is the token id {int(block.input_ids[beyond])}, "
+                f"but the vocabulary has {vocab_size:,}. Give the tokenizer that the ids were made with."
+            )
+        block.check("the sequences", first_row=row)
+        row += len(block)
+        yield block
+
+
+def _facts(path: Path, sha256: str | None) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": sha256} if sha256 else file_facts(path)
+
+
+def _begin_sync(folder: Path, names: list[str]) -> None:
+    """Have the disk begin with files that must be on it before they are published, while other shards are made."""
+
+    def begin() -> None:
+        for name in names:
+            with suppress(OSError):  # gone, or at its own place already
+                sync(folder / name)
+
+    Thread(target=begin, daemon=True).start()
 
 
 def _empty(folder: Path) -> Path:
@@ -171,8 +210,7 @@ def _write_documents(source: Source, there: Destination, markers: list[dict[str,
 
 
 def _kept(there: Destination, name: str) -> dict[str, Any]:
-    """Size and checksum of a small file, which is then safe on the disk or sent."""
-    sync(there.staging / name)
+    """Size and checksum of a small file, which is sent where everything is."""
     if there.is_remote:
         there.upload(there.staging / name, name)
     return file_facts(there.staging / name)

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -53,7 +53,8 @@ class LaidOut:
         self._layout = Layout(arrays[0], arrays[1], arrays[2], arrays[3])
         self._indices, self.index_offsets, self._masked = arrays[4:]
         self._paths = [folder / name for name in files]
-        self._masks = [folder / f"tokens-{number:05d}.mask" for number in range(len(files))]
+        masks = [folder / f"tokens-{number:05d}.mask" for number in range(len(files))]
+        self._masks = [path if path.is_file() else None for path in masks]
 
     @property
     def num_rows(self) -> int:
@@ -66,116 +67,144 @@ class LaidOut:
         return [domain_of([self._domains[code] for code in set(codes[first:last])]) for first, last in pairwise(firsts)]
 
     def sequences(self, start: int, stop: int) -> Sequences:
-        length, settings = self._settings.length_tokens, self._settings
+        length, settings, spans = self._settings.length_tokens, self._settings, self._spans(start, stop)
         ids = np.full((stop - start, length), settings.pad, "<u4")
-        mask = np.zeros((stop - start, length), np.uint8) if self._has_mask else None
-        files: dict[Path, int] = {}
-        try:
-            for row in range(start, stop):
-                self._fill(row, ids[row - start], None if mask is None else mask[row - start], files)
-        finally:
-            for number in files.values():
-                os.close(number)
+        flat = ids.reshape(-1)
+        if settings.bos is not None:
+            flat[spans.places[spans.bos] - 1] = settings.bos
+        if settings.eos is not None:
+            flat[(spans.places + spans.counts)[spans.eos]] = settings.eos
+        self._read(spans, self._paths, 4 * spans.firsts + self._table["byte"][spans.documents], flat)
         first, last = int(self.index_offsets[start]), int(self.index_offsets[stop])
         offsets = self.index_offsets[start : stop + 1] - first
-        if mask is not None:
-            for row, begin, end in self._masked_in(start, stop):
-                mask[row - start, begin:end] = 0
+        mask = self._mask(start, stop, spans) if self._has_mask else None
         return Sequences(ids, self._indices[first:last], offsets, self.domains_of(start, stop), mask)
 
-    def _masked_in(self, start: int, stop: int) -> list[list[int]]:
-        first, last = np.searchsorted(self._masked[:, 0], [start, stop])
-        found: list[list[int]] = self._masked[first:last].tolist()
-        return found
-
-    def _fill(self, row: int, ids: NDArray[np.uint32], mask: NDArray[np.uint8] | None, files: dict[Path, int]) -> None:
-        """Put the pieces of a sequence into a row; special tokens are no part of a document's own mask."""
-        settings, layout = self._settings, self._layout
-        pieces = slice(int(layout.offsets[row]), int(layout.offsets[row + 1]))
-        place = 0
-        for document, first, number in zip(
-            layout.documents[pieces].tolist(),
-            layout.starts[pieces].tolist(),
-            layout.lengths[pieces].tolist(),
-            strict=True,
-        ):
-            facts = self._table[document]
-            tokens, end = int(facts["tokens"]), place + number
-            has_bos = settings.bos is not None
-            if has_bos and first == 0:
-                ids[place] = settings.bos or 0
-                place += 1
-            own = max(0, first - has_bos)  # first token of the document itself
-            count = min(end - place, tokens - own)
-            if count > 0:
-                _read(files, self._paths[facts["part"]], ids[place : place + count], int(facts["byte"]) + 4 * own)
-                if mask is not None:
-                    self._fill_mask(int(facts["part"]), mask[place : place + count], int(facts["first"]) + own, files)
-                place += count
-            if place < end:
-                ids[place] = settings.eos or 0
-                if mask is not None:
-                    mask[place] = 1
-                place += 1
-
-    def _fill_mask(self, part: int, mask: NDArray[np.uint8], first: int, files: dict[Path, int]) -> None:
-        path = self._masks[part]
-        if path in files or path.is_file():
-            _read(files, path, mask, first)
-        else:
-            mask[:] = 1
+    def document_at(self, row: int, token: int) -> tuple[int, int]:
+        """The part and, in it, the number of the document that a token of a sequence is of."""
+        layout = self._layout
+        first, last = int(layout.offsets[row]), int(layout.offsets[row + 1])
+        ends = np.cumsum(layout.lengths[first:last])
+        document = int(layout.documents[first + min(int(np.searchsorted(ends, token, "right")), last - first - 1)])
+        part = int(self._table["part"][document])
+        return part, document - int(np.searchsorted(self._table["part"], part))
 
     def provenance(self, start: int, stop: int) -> pa.Table:
-        layout, settings, length = self._layout, self._settings, self._settings.length_tokens
-        pieces = slice(int(layout.offsets[start]), int(layout.offsets[stop]))
-        documents, firsts, numbers = layout.documents[pieces], layout.starts[pieces], layout.lengths[pieces]
-        counts = np.diff(layout.offsets[start : stop + 1])
-        has_bos, has_eos = settings.bos is not None, settings.eos is not None
-        tokens = self._table["tokens"][documents]
-        bos = np.where(firsts == 0, int(has_bos), 0)
-        eos = np.where(firsts + numbers == tokens + has_bos + has_eos, int(has_eos), 0)
-        padding = length - np.add.reduceat(numbers, np.cumsum(counts) - counts) if len(counts) else counts
+        layout, length, spans = self._layout, self._settings.length_tokens, self._spans(start, stop)
+        pieces = len(spans.documents)
         # Of every piece bos, its own tokens, eos; after the last piece of a sequence the padding: zeros go.
-        sizes = np.zeros((len(documents), 4), np.int64)
-        sizes[:, 0], sizes[:, 1], sizes[:, 2] = bos, numbers - bos - eos, eos
-        sizes[np.cumsum(counts) - 1, 3] = padding
-        owner = np.repeat(np.arange(len(counts)), counts)
+        sizes = np.zeros((pieces, 4), np.int64)
+        sizes[:, 0], sizes[:, 1], sizes[:, 2] = spans.bos, spans.counts, spans.eos
+        row_ends = np.cumsum(spans.per_row)
+        sizes[row_ends - 1, 3] = length - np.add.reduceat(sizes.sum(axis=1), row_ends - spans.per_row)
+        owner = np.repeat(np.arange(stop - start), 4 * spans.per_row)
         flat, keep = sizes.ravel(), sizes.ravel() > 0
-        ends = np.cumsum(flat) - np.repeat(owner * length, 4)
-        is_document = np.tile([False, True, False, False], len(documents))
+        ends = np.cumsum(flat) - owner * length
+        is_document = np.tile([False, True, False, False], pieces)
         values = {
             "start": ends - flat,
             "end": ends,
             "role": np.where(is_document, "document", "special"),
-            "doc_id": np.where(is_document, np.repeat(documents, 4), -1),
+            "doc_id": np.where(is_document, np.repeat(spans.documents, 4), -1),
             "chunk_id": np.full(len(flat), -1),
-            "first_token": np.where(is_document, np.repeat(np.maximum(0, firsts - has_bos), 4), 0),
+            "first_token": np.where(is_document, np.repeat(spans.firsts, 4), 0),
             "rank": np.full(len(flat), -1),
         }
         fields = list(ROWS.field("segments").type.value_type)
         columns = [pa.array(values[field.name][keep], field.type) for field in fields[:-1]]
         segments = pa.StructArray.from_arrays([*columns, pa.nulls(int(keep.sum()), pa.float32())], fields=fields)
-        kept = np.concatenate([[0], np.cumsum(np.bincount(np.repeat(owner, 4)[keep], minlength=len(counts)))])
+        kept = np.cumsum([0, *np.bincount(owner[keep], minlength=stop - start)])
         index = slice(int(self.index_offsets[start]), int(self.index_offsets[stop]))
         pairs = pa.FixedSizeListArray.from_arrays(pa.array(self._indices[index].astype(np.uint32).ravel()), 2)
         index_offsets = (self.index_offsets[start : stop + 1] - index.start).astype(np.int32)
-        offsets = (layout.offsets[start : stop + 1] - pieces.start).astype(np.int32)
+        offsets = (layout.offsets[start : stop + 1] - layout.offsets[start]).astype(np.int32)
         return pa.table(
             [
                 np.arange(start, stop),
                 pa.nulls(stop - start, pa.string()),
                 self.domains_of(start, stop),
                 pa.ListArray.from_arrays(index_offsets, pairs),
-                pa.ListArray.from_arrays(offsets, pa.array(documents)),
+                pa.ListArray.from_arrays(offsets, pa.array(spans.documents)),
                 pa.ListArray.from_arrays(kept.astype(np.int32), segments),
             ],
             schema=ROWS,
         )
 
+    def _spans(self, start: int, stop: int) -> "_Spans":
+        """Where the pieces of some sequences stand, their special tokens apart."""
+        layout, settings = self._layout, self._settings
+        pieces = slice(int(layout.offsets[start]), int(layout.offsets[stop]))
+        documents, firsts, numbers = layout.documents[pieces], layout.starts[pieces], layout.lengths[pieces]
+        has_bos, has_eos = settings.bos is not None, settings.eos is not None
+        per_row = np.diff(layout.offsets[start : stop + 1])
+        bos = (firsts == 0) & has_bos
+        eos = (firsts + numbers == self._table["tokens"][documents] + has_bos + has_eos) & has_eos
+        row_starts = np.cumsum(per_row) - per_row
+        before = np.cumsum(numbers) - numbers
+        places = before - np.repeat(before[row_starts], per_row) if len(numbers) else before
+        places = places + np.repeat(np.arange(stop - start) * settings.length_tokens, per_row) + bos
+        return _Spans(documents, np.maximum(0, firsts - has_bos), numbers - bos - eos, places, bos, eos, per_row)
 
-def _read(files: dict[Path, int], path: Path, into: NDArray[Any], byte: int) -> None:
-    number = files.get(path)
-    if number is None:
-        number = files[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    if os.preadv(number, [into.data.cast("B")], byte) != into.nbytes:
-        raise OSError(f"{path} is shorter than it was: was the input changed meanwhile?")
+    def _read(
+        self, spans: "_Spans", paths: Sequence[Path | None], begins: NDArray[np.int64], into: NDArray[Any]
+    ) -> None:
+        """Fill in what stands in files; paths: of each part, None: it has none. What touches is read at once."""
+        size, parts = into.itemsize, self._table["part"][spans.documents]
+        ends, places = begins + size * spans.counts, spans.places
+        touches = (parts[1:] == parts[:-1]) & (begins[1:] == ends[:-1]) & (places[1:] == (places + spans.counts)[:-1])
+        firsts = np.flatnonzero(np.concatenate([[True], ~touches]))[: len(parts)]
+        lasts = np.concatenate([firsts[1:], [len(parts)]]) - 1
+        numbers: dict[int, int] = {}
+        buffer = into.data.cast("B")
+        reads = zip(
+            parts[firsts].tolist(),
+            (size * places[firsts]).tolist(),
+            (size * (places + spans.counts)[lasts]).tolist(),
+            begins[firsts].tolist(),
+            strict=True,
+        )
+        try:
+            for part, first, last, begin in reads:
+                if (path := paths[part]) is None:
+                    continue
+                if part not in numbers:
+                    numbers[part] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                if os.preadv(numbers[part], [buffer[first:last]], begin) != last - first:
+                    raise OSError(f"{path} is shorter than it was: was the input changed meanwhile?")
+        finally:
+            for number in numbers.values():
+                os.close(number)
+
+    def _mask(self, start: int, stop: int, spans: "_Spans") -> NDArray[np.uint8]:
+        """Padding, bos and what the documents' own masks say are no targets; eos is one."""
+        mask = np.zeros((stop - start, self._settings.length_tokens), np.uint8)
+        filled = np.bincount(
+            np.repeat(np.arange(stop - start), spans.per_row),
+            spans.counts + spans.bos + spans.eos,
+            minlength=stop - start,
+        )
+        for row, number in enumerate(filled.astype(np.int64).tolist()):
+            mask[row, :number] = 1
+        flat = mask.reshape(-1)
+        flat[spans.places[spans.bos] - 1] = 0
+        self._read(spans, self._masks, spans.firsts + self._table["first"][spans.documents], flat)
+        first, last = np.searchsorted(self._masked[:, 0], [start, stop])
+        for row, begin, end in self._masked[first:last].tolist():
+            mask[row - start, begin:end] = 0
+        return mask
+
+
+class _Spans(NamedTuple):
+    """The pieces of some sequences; all arrays but the last are of one entry a piece."""
+
+    documents: NDArray[np.int64]
+    firsts: NDArray[np.int64]
+    """Of its own tokens the first, by its place in the document."""
+    counts: NDArray[np.int64]
+    """Its own tokens."""
+    places: NDArray[np.int64]
+    """Where they begin in the sequences, laid end to end."""
+    bos: NDArray[np.bool_]
+    eos: NDArray[np.bool_]
+    per_row: NDArray[np.int64]
+    """Pieces of each sequence."""

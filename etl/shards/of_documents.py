@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from etl.engine import Engine
 from etl.lookup import loaded
-from etl.parts import Part, read_array, read_json, write_array, write_json
+from etl.parts import Part, read_array, read_json
 from etl.shards.laid_out import ARRAYS, DOCUMENT_FACTS, LaidOut, PackSettings
 from etl.shards.source import DOCUMENTS, About
 from etl.shards.tokens import Documents, tokens_part
-from nextlong.accounting import Account
+from nextlong.accounting import Account, Count
 from nextlong.fitting import LEAST_TOKENS, Layout, boundaries, fit
 from nextlong.sequences import Sequences, Shapes, ranges
 from nextlong.tiling import tile
@@ -85,9 +85,14 @@ class PackSource:
         columns = {name: getattr(read.input, name) for name in ("path", "text", "id", "source")}
         return {
             "verb": self.verb,
-            "input": columns | {"kind": read.kind, "ids": read.ids, "has_whole_rows": read.has_whole_rows},
+            "input": columns
+            | {name: getattr(read, name) for name in ("kind", "ids", "template_sha256", "has_whole_rows")},
             "packing": dataclasses.asdict(self.settings),
         }
+
+    def local_paths(self) -> list[Path]:
+        """Files and folders that tasks read."""
+        return [*self.documents_.local_paths(), self.tokenizer_file]
 
     def prepare(self, scratch: Path, engine: Engine) -> "PackSource":
         """Find or make the token ids, and lay all documents out."""
@@ -122,8 +127,8 @@ class PackSource:
             table["domain"] = [domains.setdefault(source or "", len(domains)) for source in sources]
             tables.append(table)
         documents = np.concatenate(tables)
-        write_array(scratch / "documents.npy", documents)
-        write_json(scratch / "domains.json", {"domains": list(domains)})
+        np.save(scratch / "documents.npy", documents)
+        (scratch / "domains.json").write_text(json.dumps({"domains": list(domains)}))
         return documents
 
     def _lay_out(
@@ -141,7 +146,7 @@ class PackSource:
             indices, offsets, masked = _own_boundaries(scratch, names, values, table, layout, length)
         arrays = (*layout, indices, offsets, masked)
         for name, array in zip(ARRAYS, arrays, strict=True):
-            write_array(scratch / f"layout-{name}.npy", array)
+            np.save(scratch / f"layout-{name}.npy", array)  # made anew by every run, so it need not be safe on the disk
         num_padding = layout.num_sequences * length - int(layout.lengths.sum())
         _account(account, lengths, layout, num_tail, settings)
         account.note("padding_tokens", num_padding)
@@ -165,6 +170,15 @@ class PackSource:
     def provenance(self, start: int, stop: int) -> pa.Table:
         """Columns of ROWS, of the sequences start ... stop - 1; doc_id: the document's number in the input."""
         return self._opened().provenance(start, stop)
+
+    def origin(self, row: int, token: int) -> str:
+        """Where a token was read, for messages: the file where one is known, and the row."""
+        scratch = self._prepared()
+        part, document = self._opened().document_at(row, token)
+        name = f"tokens-{part:05d}"
+        values = (read_json(scratch / f"{name}.ok.json") or {})["values"]
+        position = int(read_array(scratch / f"{name}.places.npy")["position"][document])
+        return f"{values['name'] or 'the input'}, row {values['first_row'] + position} (from 0)"
 
     def documents(self, doc_ids: NDArray[np.int64]) -> Iterator[pa.Table]:
         """Columns of DOCUMENTS, of the documents of these ascending doc_ids; without a source_id it is the row."""
@@ -224,7 +238,7 @@ def _account(
     account.add("documents", read=len(lengths), kept=num_kept, dropped={reason: num_short, "tail": rest})
     short, beyond = int(left[is_short].sum()), int(left[~is_short].sum())
     dropped = {reason: short, "tail": num_tail, "truncated": beyond - num_tail}
-    outside = account.counts.pop("tokens").dropped
+    outside = account.counts.pop("tokens", Count()).dropped
     read = int(lengths.sum()) + outside.total()
     account.add("tokens", read=read, kept=int(placed.sum()), dropped=dropped | outside)
     pieces = np.bincount(layout.documents, minlength=len(lengths))

@@ -75,6 +75,10 @@ class PackedFolder:
     def __len__(self) -> int:
         return int(self.manifest["rows"])
 
+    def local_paths(self) -> list[Path]:
+        """Files and folders that tasks read."""
+        return [self.path]
+
     def prepare(self, scratch: Path, engine: Engine) -> "PackedFolder":
         """Nothing has to be written for the tasks."""
         return self
@@ -137,6 +141,10 @@ class PackedFolder:
                 tables.append(table.slice(max(start, begin) - begin, min(stop, end) - max(start, begin)))
             begin = end
         return pa.concat_tables(tables)
+
+    def origin(self, row: int, token: int) -> str:
+        """Where a token was read, for messages."""
+        return f"{self.path}, row {row}"
 
     def documents(self, doc_ids: NDArray[np.int64]) -> Iterator[pa.Table]:
         """Columns of DOCUMENTS, of the documents of these ascending doc_ids."""

@@ -88,6 +88,10 @@ class Mixture:
         identity = [[folder.fingerprint for folder in self.folders], list(map(str, self.shares)), self.told]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
+    def local_paths(self) -> list[Path]:
+        """Files and folders that tasks read."""
+        return [folder.path for folder in self.folders]
+
     def prepare(self, scratch: Path, engine: Engine) -> "Mixture":
         """Decide which sequence stands where."""
         chosen = mix(self.shares, self.num_rows)
@@ -136,6 +140,11 @@ class Mixture:
             filled += len(here)
         table = pa.concat_tables(tables).take(places)
         return table.set_column(0, "row", pa.array(np.arange(start, stop))).combine_chunks()
+
+    def origin(self, row: int, token: int) -> str:
+        """Where a token was read, for messages."""
+        folder, place = map(int, self._order()[:, row])
+        return self.folders[folder].origin(place, token)
 
     def documents(self, doc_ids: NDArray[np.int64]) -> Iterator[pa.Table]:
         """Columns of DOCUMENTS, of the documents of these ascending doc_ids."""

@@ -78,6 +78,10 @@ class WorkSource:
         )
         return cls(about, f"{work['pack'].fingerprint}-{length}", strands, work["chunk"])
 
+    def local_paths(self) -> list[Path]:
+        """Files and folders that tasks read."""
+        return [self.chunks.path, *[path for strand in self.strands for path, _ in strand.documents[:1]]]
+
     def prepare(self, scratch: Path, engine: Engine) -> "WorkSource":
         """Write down which document a chunk belongs to, for all tasks to map."""
         file = scratch / "first_chunks.npy"
@@ -116,6 +120,10 @@ class WorkSource:
             tables.append(self._provenance(packed, documents["segments"], row, each))
             row += last - first
         return pa.concat_tables(tables)
+
+    def origin(self, row: int, token: int) -> str:
+        """Where a token was read, for messages."""
+        return f"{self.strands[0].packed[0][0].parent}, sequence {row}"
 
     def documents(self, doc_ids: NDArray[np.int64]) -> Iterator[pa.Table]:
         """Columns of DOCUMENTS, of the documents of these ascending doc_ids; reads the table of all documents once."""

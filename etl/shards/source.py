@@ -70,6 +70,9 @@ class Source(Protocol):
     def fingerprint(self) -> str:
         """Of all that decides their content."""
 
+    def local_paths(self) -> list[Path]:
+        """Files and folders that tasks read; some stand for all."""
+
     def prepare(self, scratch: Path, engine: Engine) -> "Source":
         """The source with what its tasks look up written below `scratch`; called once, before any task."""
 
@@ -81,6 +84,9 @@ class Source(Protocol):
 
     def provenance(self, start: int, stop: int) -> pa.Table:
         """Columns of ROWS, of the sequences start ... stop - 1."""
+
+    def origin(self, row: int, token: int) -> str:
+        """Where a token was read, for messages: a file and a row."""
 
     def documents(self, doc_ids: NDArray[np.int64]) -> Iterator[pa.Table]:
         """Columns of DOCUMENTS, of the documents of these ascending doc_ids."""

@@ -1,6 +1,7 @@
 """Token ids made elsewhere in (a column of parquet, MDS samples), documents with their mask and boundaries out."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from etl.inputs.files import InputFile
+from etl.inputs.files import InputFile, open_file
+from etl.inputs.parquet import check_claims
+from etl.inputs.spans import telling_damage
 from nextlong.errors import UserError
 from nextlong.shards.mds_folder import MdsFolder, MdsShard
 
@@ -38,6 +41,8 @@ class Rows(NamedTuple):
     """int64 [n, 2] of each document: its boundaries."""
     num_outside: int = 0
     """Token ids that no boundaries hold, which are left out."""
+    num_masked: int = 0
+    """Token ids of pieces without any target, such as padding, which are left out."""
     file: str = ""
     """Where the ids are read in place; empty: they are in `ids`."""
     begins: NDArray[np.int64] | None = None
@@ -53,30 +58,40 @@ class Names(NamedTuple):
 
 
 def row_groups(file: InputFile) -> Iterator[tuple[int, int]]:
-    """The row groups [first, last) of each part of a parquet file."""
-    try:
-        footer = pq.read_metadata(file.path)
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{file.name} is no whole parquet file ({error}). Fetch it again.") from error
+    """The row groups [first, last) of each part of a parquet file. Raises UserError for one that is damaged."""
+    with _opened(file) as parquet:
+        groups = [parquet.metadata.row_group(group) for group in range(parquet.num_row_groups)]
+        sizes = [(group.num_rows, group.total_byte_size) for group in groups]
+    check_claims(file, sizes)
     first = filled = 0
-    for group in range(footer.num_row_groups):
-        filled += footer.row_group(group).total_byte_size
-        if filled >= _GROUP_BYTES or group + 1 == footer.num_row_groups:
+    for group, (_, num_bytes) in enumerate(sizes):
+        filled += num_bytes
+        if filled >= _GROUP_BYTES or group + 1 == len(sizes):
             yield first, group + 1
             first, filled = group + 1, 0
+
+
+def rows_before(file: InputFile, group: int) -> int:
+    """Rows in the row groups before one of a parquet file."""
+    with _opened(file) as parquet:
+        return sum(parquet.metadata.row_group(each).num_rows for each in range(group))
 
 
 def read_columns(file: InputFile, first: int, last: int, names: Names, vocab_size: int) -> Iterator[Rows]:
     """The documents of the row groups first ... last - 1 of a parquet file, a row group at a time.
 
-    Raises UserError, with file and row, for other columns, ids beyond the vocabulary and a mask of another length.
+    Raises UserError, with file and row, for other columns, ids beyond the vocabulary, a mask of another length or other
+    numbers, and boundaries that are no pairs.
     """
-    with pq.ParquetFile(file.path) as parquet:
+    with _opened(file) as parquet:
         there = parquet.schema_arrow.names
-        wanted = [names.ids, "mask", "indices", names.id, names.source]
-        if missing := [name for name in (names.ids, names.id, names.source) if name and name not in there]:
-            raise UserError(f"{file.name} has no column {missing[0]}; it has {', '.join(there)}.")
-        columns = [name for name in dict.fromkeys(wanted) if name in there]
+        wanted = [name for name in dict.fromkeys([names.ids, "mask", "indices", names.id, names.source]) if name]
+        for name in wanted:
+            if there.count(name) != 1 and (name in (names.ids, names.id, names.source) or name in there):
+                raise UserError(
+                    f"{file.name} has no column {name}, or has it twice; it has {', '.join(there)}. Name another one."
+                )
+        columns = [name for name in wanted if name in there]
         row = sum(parquet.metadata.row_group(group).num_rows for group in range(first))
         for group in range(first, last):
             table = parquet.read_row_group(group, columns=columns)
@@ -87,65 +102,48 @@ def read_columns(file: InputFile, first: int, last: int, names: Names, vocab_siz
 def read_mds(folder: Path, number: int, names: Names, vocab_size: int) -> Rows:
     """The samples of an MDS shard; ids that stand in a plain file as uint32 stay there. Errors as for columns.
 
-    The column `tokens` of LLM-Foundry is taken where there is no other.
+    The column `tokens` of LLM-Foundry is taken where there is no `input_ids`.
     """
     opened = MdsFolder(folder)
     shard, columns = opened.shard(number), opened.columns
-    column = names.ids if names.ids in columns else "tokens"
+    column = "tokens" if names.ids == "input_ids" and names.ids not in columns else names.ids
     where = _Where(str(shard.path), 0)
-    if column not in columns:
-        raise UserError(f"{shard.path} has no column {names.ids}; it has {', '.join(columns)}.")
-    arrays = [_ids(value, columns[column]) for value in shard.values(column)]
-    lengths = np.array([len(each) for each in arrays], np.int64)
-    for row, each in enumerate(arrays):
-        _check_ids(each, lengths[row : row + 1], where, np.array([row]), vocab_size)
-    source = next((name for name in (names.source, "domain", "source") if name in columns), None)
-    sources = [str(each) for each in shard.values(source)] if source else [folder.name] * len(arrays)
-    source_ids = [str(each) for each in shard.values(names.id)] if names.id else [None] * len(arrays)
-    table = pa.table([pa.array(np.arange(len(arrays))), source_ids, sources], schema=DOCUMENTS)
-    mask = None
+    if missing := [name for name in (column, names.id, names.source) if name and name not in columns]:
+        name = names.ids if missing[0] == column else missing[0]
+        raise UserError(f"{where.file} has no column {name}; it has {', '.join(columns)}. Name another one.")
+    arrays: list[NDArray[Any]] = []
+    if (in_place := shard.lists(column)) is not None:
+        lengths = in_place[1]
+    else:
+        arrays = [_list(each, where, row, column) for row, each in enumerate(_values(shard, column, columns[column]))]
+        lengths = np.array([len(each) for each in arrays], np.int64)
+    source = names.source or next((name for name in ("domain", "source") if name in columns), None)
+    sources = [str(each) for each in shard.values(source)] if source else [folder.name] * len(shard)
+    source_ids = [str(each) for each in shard.values(names.id)] if names.id else [None] * len(shard)
+    table = pa.table([pa.array(np.arange(len(shard))), source_ids, sources], schema=DOCUMENTS)
+    mask = pieces = None
     if "mask" in columns:
-        masks = [np.asarray(each).astype(np.uint8) for each in shard.values("mask")]
-        _check_mask(np.array([len(each) for each in masks]), lengths, where, np.arange(len(masks)))
-        mask = np.concatenate([np.empty(0, np.uint8), *masks])
-    pieces = None
+        masks = [_list(each, where, row, "mask") for row, each in enumerate(shard.values("mask"))]
+        counts = np.array([len(each) for each in masks], np.int64)
+        mask = _mask(np.concatenate([np.empty(0, np.uint8), *masks]), counts, lengths, where, np.arange(len(masks)))
     if "indices" in columns:
-        pieces = [np.asarray(each).astype(np.int64).reshape(-1, 2) for each in shard.values("indices")]
-    found = Rows(np.empty(0, np.uint32), lengths, table, len(arrays), mask=mask, pieces=pieces)
-    if _in_place(shard, arrays):
-        return found._replace(file=str(shard.path), begins=shard.places(column)[:, 1] - 4 * lengths)
+        pieces = [_pairs(each, where.row(row)) for row, each in enumerate(shard.values("indices"))]
+    found = Rows(np.empty(0, np.uint32), lengths, table, len(shard), mask=mask, pieces=pieces)
+    if in_place is not None:
+        return found._replace(file=str(shard.path), begins=in_place[0])
+    for row, each in enumerate(arrays):  # those in place are looked at when they are read
+        _check_ids(each, lengths[row : row + 1], where, np.array([row]), vocab_size)
     return found._replace(ids=np.concatenate([found.ids, *[each.astype(np.uint32, copy=False) for each in arrays]]))
 
 
-def split_at_boundaries(rows: Rows, file: str, first_row: int) -> Rows:
-    """Every piece as a document of its own; token ids outside all boundaries are left out and counted.
-
-    Raises UserError, with file and row, for boundaries that overlap, run backwards or leave their row.
-    """
-    if rows.pieces is None:
-        return rows
-    owner = np.repeat(np.arange(len(rows.pieces)), [len(each) for each in rows.pieces])
-    flat = np.concatenate([np.empty((0, 2), np.int64), *rows.pieces])
-    lengths = flat[:, 1] - flat[:, 0]
-    bad = (flat[:, 0] < 0) | (flat[:, 1] > rows.lengths[owner]) | (lengths < 0)
-    bad[1:] |= (flat[1:, 0] < flat[:-1, 1]) & (owner[1:] == owner[:-1])
-    if bad.any():
-        row = first_row + int(rows.documents["position"][int(owner[np.argmax(bad)])].as_py())
-        raise UserError(
-            f"{file}, row {row} (from 0): its boundaries (indices) overlap, run backwards or leave the row."
-        )
-    firsts = np.cumsum(rows.lengths) - rows.lengths
-    is_whole = int(lengths.sum()) == int(rows.lengths.sum())
-    spans = [slice(first, last) for first, last in (flat + firsts[owner, None]).tolist()]
-    return rows._replace(
-        ids=rows.ids if is_whole or rows.file else _parts(rows.ids, spans),
-        mask=rows.mask if is_whole or rows.mask is None else _parts(rows.mask, spans),
-        lengths=lengths,
-        documents=rows.documents.take(owner),
-        pieces=None,
-        num_outside=int(rows.lengths.sum() - lengths.sum()),
-        begins=None if rows.begins is None else rows.begins[owner] + 4 * flat[:, 0],
-    )
+@contextmanager
+def _opened(file: InputFile) -> Iterator[Any]:
+    with (
+        open_file(file) as stream,
+        telling_damage(file, lambda: "or no parquet file"),
+        pq.ParquetFile(file.path if file.is_local else stream) as parquet,
+    ):
+        yield parquet
 
 
 class _Where(NamedTuple):
@@ -156,18 +154,31 @@ class _Where(NamedTuple):
         return f"{self.file}, row {self.first_row + number} (from 0)"
 
 
-def _parts(array: NDArray[Any], spans: list[slice]) -> NDArray[Any]:
-    return np.concatenate([array[:0], *[array[span] for span in spans]])
+def _values(shard: MdsShard, column: str, encoding: str) -> Iterator[Any]:
+    """Bytes are int64, as LLM-Foundry writes them."""
+    return shard.values(column, encoding="ndarray:int64:-1" if encoding == "bytes" else encoding)
 
 
-def _in_place(shard: MdsShard, arrays: list[NDArray[Any]]) -> bool:
-    return shard.path.suffix == ".mds" and all(each.dtype == np.dtype("<u4") for each in arrays)
+def _list(value: Any, where: "_Where", row: int, column: str) -> NDArray[Any]:
+    """A list of whole numbers; True and False are 1 and 0."""
+    if not isinstance(value, np.ndarray) or value.ndim != 1 or value.dtype.kind not in "iub":
+        raise UserError(f"{where.row(row)}: column {column} is no list of whole numbers.")
+    return value
 
 
-def _ids(value: Any, encoding: str) -> NDArray[Any]:
-    """Token ids of a sample; bytes are int64, as LLM-Foundry writes them."""
-    ids: NDArray[Any] = value.view("<i8") if encoding == "bytes" else np.asarray(value).reshape(-1)
-    return ids
+def _pairs(value: Any, where: str) -> NDArray[np.int64]:
+    """int64 [n, 2]: boundaries as a row holds them."""
+    try:
+        pairs = np.asarray(value)
+        if not pairs.size:
+            return np.empty((0, 2), np.int64)
+        if pairs.ndim == 2 and pairs.shape[1] == 2 and pairs.dtype.kind in "iu":
+            return pairs.astype(np.int64)  # what is beyond becomes negative, and is refused for that
+    except (ValueError, OverflowError):  # lists of several lengths, numbers beyond all types
+        pass
+    raise UserError(
+        f"{where}: its boundaries (indices) are no pairs of whole numbers, the start and end of each piece."
+    )
 
 
 def _from_table(table: pa.Table, where: _Where, names: Names, vocab_size: int) -> Rows:
@@ -178,14 +189,14 @@ def _from_table(table: pa.Table, where: _Where, names: Names, vocab_size: int) -
     _check_ids(ids, lengths, where, positions, vocab_size)
     mask = pieces = None
     if "mask" in table.column_names:
-        mask, mask_lengths = _flat(table, "mask", where)
-        _check_mask(mask_lengths, lengths, where, positions)
+        mask = _mask(*_flat(table, "mask", where), lengths, where, positions)
     if "indices" in table.column_names:
-        pieces = [np.array(each or [], np.int64).reshape(-1, 2) for each in table["indices"].to_pylist()]
+        rows = zip(positions.tolist(), lengths.tolist(), table["indices"].to_pylist(), strict=True)
+        pieces = [_pairs([[0, length]] if each is None else each, where.row(row)) for row, length, each in rows]
     columns = [
         pa.array(positions),
-        _strings(table, names.id),
-        pc.fill_null(_strings(table, names.source), where.file),
+        _strings(table, names.id, where),
+        pc.fill_null(_strings(table, names.source, where), where.file),
     ]
     return Rows(
         ids.astype(np.uint32, copy=False),
@@ -193,13 +204,21 @@ def _from_table(table: pa.Table, where: _Where, names: Names, vocab_size: int) -
         pa.table(columns, schema=DOCUMENTS),
         num_read,
         num_null=int(is_null.sum()),
-        mask=None if mask is None else mask.astype(np.uint8, copy=False),
+        mask=mask,
         pieces=pieces,
     )
 
 
-def _strings(table: pa.Table, name: str | None) -> Any:
-    return pa.nulls(table.num_rows, pa.string()) if name is None else table[name].cast(pa.string()).combine_chunks()
+def _strings(table: pa.Table, name: str | None, where: _Where) -> Any:
+    if name is None:
+        return pa.nulls(table.num_rows, pa.string())
+    try:
+        return table[name].cast(pa.string()).combine_chunks()
+    except pa.ArrowException as error:
+        kind = table.schema.field(name).type
+        raise UserError(
+            f"{where.file}: column {name} is {kind}, but must hold strings or numbers ({error})."
+        ) from error
 
 
 def _flat(table: pa.Table, name: str, where: _Where) -> tuple[NDArray[Any], NDArray[np.int64]]:
@@ -229,7 +248,23 @@ def _check_ids(
         )
 
 
-def _check_mask(found: NDArray[np.int64], wanted: NDArray[np.int64], where: _Where, rows: NDArray[np.int64]) -> None:
+def _mask(
+    mask: NDArray[Any],
+    found: NDArray[np.int64],
+    wanted: NDArray[np.int64],
+    where: _Where,
+    rows: NDArray[np.int64],
+) -> NDArray[np.uint8]:
+    """uint8: the mask of rows end to end. found, wanted: how many entries, and how many token ids, each row has."""
     if (other := np.flatnonzero(found != wanted)).size:
         row = int(other[0])
         raise UserError(f"{where.row(int(rows[row]))}: the mask has {found[row]} entries for {wanted[row]} token ids.")
+    is_known = (mask == 0) | (mask == 1)
+    if not is_known.all():
+        place = int(np.argmin(is_known))
+        row = int(rows[np.searchsorted(np.cumsum(wanted), place, "right")])
+        raise UserError(
+            f"{where.row(row)}: the mask holds {int(mask[place])}, but must be 1 where a token is a target of the "
+            f"loss, and else 0."
+        )
+    return mask.astype(np.uint8, copy=False)

@@ -13,7 +13,6 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from etl.inputs import Input, ReadSplit, Split, identify, list_files, plan_splits, read_tables
@@ -21,7 +20,8 @@ from etl.inputs.files import InputFile, find_files
 from etl.inputs.spans import Span
 from etl.lookup import loaded
 from etl.parts import PartResult, write_array, write_raw, write_table
-from etl.shards.token_columns import DOCUMENTS, Names, Rows, read_columns, read_mds, row_groups, split_at_boundaries
+from etl.shards.pieces import check_boundaries, split_at_boundaries, without_masked
+from etl.shards.token_columns import DOCUMENTS, Names, Rows, read_columns, read_mds, row_groups, rows_before
 from nextlong.accounting import Account
 from nextlong.errors import UserError
 from nextlong.shards.mds import INDEX
@@ -43,6 +43,8 @@ class Documents:
     """Of texts and chats; of token ids only its path and the columns id and source count."""
     ids: str = "input_ids"
     """Column of token ids."""
+    template_sha256: str | None = None
+    """Of the template that chats go through, and its tokenizer."""
     has_whole_rows: bool = False
     """A row with boundaries (`indices`) is one document that keeps them; else each of its pieces is a document."""
 
@@ -57,16 +59,26 @@ class Documents:
             folders = _folders(self.input.addresses)
             return [(folder, number) for folder in folders for number in range(len(MdsFolder(folder).shards))]
         if self.kind == "tokens":
-            files = find_files(self.input.addresses, "parquet")
-            return [(file, *groups) for file in files for groups in row_groups(file)]
-        return plan_splits(self.input, list_files(self.input))
+            return [(file, *groups) for file in self._files() for groups in row_groups(file)]
+        return plan_splits(self.input, self._files())
+
+    def local_paths(self) -> list[Path]:
+        """Files and folders that tasks read; the first and the last stand for all."""
+        if self.kind == "mds":
+            return _folders(self.input.addresses)
+        files = self._files()
+        return [Path(file.path) for file in (files[0], files[-1]) if file.is_local]
+
+    def _files(self) -> list[InputFile]:
+        return find_files(self.input.addresses, "parquet") if self.kind == "tokens" else list_files(self.input)
 
     def identity(self) -> Any:
         """What changes with the content of the input (JSON)."""
         if self.kind == "mds":
-            return [hashlib.sha256((each / INDEX).read_bytes()).hexdigest() for each in _folders(self.input.addresses)]
-        files = find_files(self.input.addresses, "parquet") if self.kind == "tokens" else list_files(self.input)
-        return identify(files)
+            folders = _folders(self.input.addresses)
+            indices = [hashlib.sha256((folder / INDEX).read_bytes()).hexdigest() for folder in folders]
+            return [indices, identify(_shard_files(folders))]
+        return identify(self._files())
 
 
 def kind_of(addresses: list[str], *, is_chat: bool, has_ids: bool) -> Kind:
@@ -80,14 +92,24 @@ def kind_of(addresses: list[str], *, is_chat: bool, has_ids: bool) -> Kind:
 
 
 def _folders(addresses: list[str]) -> list[Path]:
-    return [Path(address).expanduser().absolute() for address in addresses]
+    """Each once, as a file that is named twice is read once."""
+    return list(dict.fromkeys(Path(address).expanduser().absolute() for address in addresses))
+
+
+def _shard_files(folders: list[Path]) -> list[InputFile]:
+    paths = [path for folder in folders for path in MdsFolder(folder).shards]
+    if missing := [path for path in paths if not path.is_file()]:
+        raise UserError(f"{missing[0]} is named by the {INDEX} beside it, but is not there. Fetch the folder again.")
+    return find_files([str(path) for path in paths], "mds") if paths else []
 
 
 def tokens_part(folder: Path, name: str, *, documents: Documents, split: Any, tokenizer_file: Path) -> PartResult:
     """Write the token ids of one part: NAME.places.npy, NAME.documents.parquet, and ids, mask, boundaries if any."""
     rows = _gathered(list(_read(documents, split, tokenizer_file)))
-    if rows.pieces is not None and not documents.has_whole_rows:
-        rows = split_at_boundaries(rows, _name(split), _first_row(split))
+    if rows.pieces is not None and documents.has_whole_rows:
+        rows = check_boundaries(rows, _name(split), _first_row(split))
+    elif rows.pieces is not None:
+        rows = without_masked(split_at_boundaries(rows, _name(split), _first_row(split)))
     begins = 4 * (np.cumsum(rows.lengths) - rows.lengths) if rows.begins is None else rows.begins
     places = np.zeros(len(rows.lengths), PLACES)
     places["byte"], places["tokens"], places["position"] = begins, rows.lengths, rows.documents["position"]
@@ -121,8 +143,8 @@ def _account(rows: Rows) -> Account:
     dropped = {"null": rows.num_null, "too_long": rows.num_too_long}
     account.add("rows", read=rows.num_read, kept=kept, dropped=dropped)
     num_tokens = int(rows.lengths.sum())
-    outside = {"outside_boundaries": rows.num_outside}
-    account.add("tokens", read=num_tokens + rows.num_outside, kept=num_tokens, dropped=outside)
+    left_out = {"outside_boundaries": rows.num_outside, "fully_masked": rows.num_masked}
+    account.add("tokens", read=num_tokens + sum(left_out.values()), kept=num_tokens, dropped=left_out)
     return account
 
 
@@ -191,14 +213,9 @@ def _without_null(read: ReadSplit) -> tuple[pa.Table, Rows]:
 def _rows_before(span: Span, settings: Input) -> int:
     """The rows of a file before a span of it; read only to say where an error is."""
     if span.file.format == "parquet":
-        return _rows_in_groups(span.file, span.start)
+        return rows_before(span.file, span.start)
     before = Split((Span(span.file, 0, span.start),))
     return sum(read.table.num_rows for read in read_tables(before, settings)) if span.start else 0
-
-
-def _rows_in_groups(file: InputFile, number: int) -> int:
-    footer = pq.read_metadata(file.path)
-    return sum(footer.row_group(group).num_rows for group in range(number))
 
 
 def _name(split: Any) -> str:
@@ -207,7 +224,7 @@ def _name(split: Any) -> str:
 
 
 def _first_row(split: Any) -> int:
-    return _rows_in_groups(split[0], split[1]) if isinstance(split[0], InputFile) else 0
+    return rows_before(split[0], split[1]) if isinstance(split[0], InputFile) else 0
 
 
 def _gathered(found: list[Rows]) -> Rows:

@@ -146,8 +146,9 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         default="sequences",
         help="of mds; llm-foundry: tokens alone, as LLM-Foundry reads them (default: sequences)",
     )
+    parser.add_argument("--shard-bytes", type=int, metavar="N", help="of a file of mds (default: 2^26)")
     parser.add_argument(
-        "--shard-tokens", type=int, metavar="N", help="of a file (default: megatron all, mds 64 MiB, others 2^27)"
+        "--shard-tokens", type=int, metavar="N", help="of others' (default: 2^27; megatron: all in one)"
     )
 
 
@@ -158,15 +159,18 @@ def _format(options: argparse.Namespace, vocab_size: int) -> "Format":
         ("compression", options.compression, None),
         ("hashes", options.hashes, []),
         ("columns", options.columns, "sequences"),
+        ("shard-bytes", options.shard_bytes, None),
     ):
         if value != default and not is_mds:
             raise UserError(f"--{name} is an option of --format mds, not of {options.format}.")
-    size: dict[str, Any] = {} if options.shard_tokens is None else {"shard_tokens": options.shard_tokens}
     if is_mds:
         from nextlong.shards.mds import Mds
 
-        own = {} if options.shard_tokens is None else {"shard_bytes": 4 * options.shard_tokens}
+        if options.shard_tokens is not None:
+            raise UserError("--shard-tokens is no option of --format mds: give --shard-bytes.")
+        own = {} if options.shard_bytes is None else {"shard_bytes": options.shard_bytes}
         return Mds(compression=options.compression, hashes=tuple(options.hashes), columns=options.columns, **own)
+    size: dict[str, Any] = {} if options.shard_tokens is None else {"shard_tokens": options.shard_tokens}
     if options.format == "megatron":
         from nextlong.shards.megatron import Megatron
 
@@ -245,11 +249,20 @@ def _write_documents(options: argparse.Namespace, settings: Any, tokenizer: "Tok
         raise UserError("--ids and --chat do not go together: chats are tokenized here.")
     kind = kind_of(options.input, is_chat=options.chat, has_ids=options.ids is not None)
     columns = {name: getattr(options, name) for name in ("text", "id", "source") if getattr(options, name)}
-    reading = (ChatInput if kind == "chat" else Input)(path=options.input, **columns)
     documents = Documents(
-        kind=kind, input=reading, ids=options.ids or "input_ids", has_whole_rows=options.verb == "convert"
+        kind=kind,
+        input=(ChatInput if kind == "chat" else Input)(path=options.input, **columns),
+        ids=options.ids or "input_ids",
+        template_sha256=_template(options.tokenizer) if kind == "chat" else None,
+        has_whole_rows=options.verb == "convert",
     )
     return _write(PackSource.of(documents, settings, tokenizer, options.verb), options)
+
+
+def _template(tokenizer: str) -> str:
+    from nextlong.chats import ChatTemplate
+
+    return ChatTemplate.load(tokenizer).fingerprint
 
 
 def _tokenizer(options: argparse.Namespace) -> "Tokenizer":

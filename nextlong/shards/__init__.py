@@ -19,9 +19,19 @@ class Format(Protocol):
         """The sequences [start, stop) of each shard."""
 
     def write(
-        self, folder: Path, number: int, of: int, shapes: "Shapes", blocks: "Iterable[Sequences]"
+        self,
+        folder: Path,
+        number: int,
+        of: int,
+        shapes: "Shapes",
+        blocks: "Iterable[Sequences]",
+        *,
+        with_sha256: bool = False,
     ) -> dict[str, Any]:
-        """Write shard `number` of `of`, from its sequences in blocks; returns {"files": names, ...}."""
+        """Write shard `number` of `of`, from its sequences in blocks; returns {"files": names, ...}.
+
+        with_sha256: return "sha256" too, of those of the files, by name, for which it comes with the writing.
+        """
 
     def finish(self, folder: Path, shards: list[dict[str, Any]]) -> list[str]:
         """Write what binds the shards, from what `write` returned of each; returns the names of the files."""

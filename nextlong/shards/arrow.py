@@ -41,8 +41,17 @@ class Arrow:
         refuse_too_long(shapes)
         return list(ranges(len(shapes), max(1, self.shard_tokens // shapes.length_tokens)))
 
-    def write(self, folder: Path, number: int, of: int, shapes: Shapes, blocks: Iterable[Sequences]) -> dict[str, Any]:
-        """Write one shard; returns {"files": names, ...}."""
+    def write(
+        self,
+        folder: Path,
+        number: int,
+        of: int,
+        shapes: Shapes,
+        blocks: Iterable[Sequences],
+        *,
+        with_sha256: bool = False,
+    ) -> dict[str, Any]:
+        """Write one shard; returns {"files": names, "sha256": by name, "has_mask": ...}."""
         name = f"data-{number:05d}-of-{of:05d}.arrow"
         rows_each = max(1, self.batch_tokens // shapes.length_tokens)
         with pa.OSFile(str(folder / name), "wb") as file, pa.ipc.new_stream(file, schema_of(shapes.has_mask)) as stream:
@@ -50,11 +59,11 @@ class Arrow:
                 stream.write_table(to_table(block))
         with open(folder / name, "rb") as written:
             digest = hashlib.file_digest(written, "sha256").hexdigest()
-        return {"files": [name], "has_mask": shapes.has_mask, "sha256": digest}
+        return {"files": [name], "has_mask": shapes.has_mask, "sha256": {name: digest}}
 
     def finish(self, folder: Path, shards: list[dict[str, Any]]) -> list[str]:
         """Write state.json and dataset_info.json, by which `datasets.load_from_disk` opens the folder."""
-        digests = "".join(shard["sha256"] for shard in shards)
+        digests = "".join(shard["sha256"][name] for shard in shards for name in shard["files"])
         state: dict[str, Any] = {
             "_data_files": [{"filename": name} for shard in shards for name in shard["files"]],
             # `datasets` names the cached results of its transforms by it: of other content it must be another.

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,14 @@ _MOST_BUFFERS = 1024  # that one call of writev takes
 
 
 class HashedFile:
-    """A file that is being written; keep: its content is held in memory, and no file is made."""
+    """A file that is being written; keep: its content is held in memory, and no file is made.
+
+    Hashes are computed by a thread of their own, of what was written before; buffers must not change meanwhile.
+    """
 
     def __init__(self, path: Path, hashes: Iterable[str], *, keep: bool = False) -> None:
         self._path = path
+        self._hashing: Future[None] | None = None
         self._hashes = {name: hashlib.new(name) for name in sorted(hashes)}
         self._keep = keep
         self._number = -1
@@ -27,9 +32,11 @@ class HashedFile:
     def __enter__(self) -> "HashedFile":
         if not self._keep:
             self._number = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        self._pool = ThreadPoolExecutor(1)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
         if not self._keep:
             os.close(self._number)
 
@@ -37,19 +44,36 @@ class HashedFile:
         """Write bytes and memoryviews of bytes, one after the other."""
         buffers = iter(buffers)
         while batch := list(islice(buffers, _MOST_BUFFERS)):
-            for buffer in batch:
-                self._bytes += len(buffer)
-                for each in self._hashes.values():
-                    each.update(buffer)
-                if self._keep:
-                    self.content += buffer
-            if not self._keep:
-                _write_all(self._number, batch)
+            if self._hashing is not None:
+                self._hashing.result()
+            self._hashing = self._pool.submit(self._hash, batch) if self._hashes else None
+            self._bytes += sum(map(len, batch))
+            if self._keep:
+                self.content += b"".join(batch)
+            else:
+                _write_all(self._number, list(batch))
 
-    def facts(self) -> dict[str, Any]:
-        """As an index names it."""
-        digests = {name: each.hexdigest() for name, each in self._hashes.items()}
-        return {"basename": self._path.name, "bytes": self._bytes, "hashes": digests}
+    def _hash(self, batch: list[Any]) -> None:
+        for buffer in batch:
+            for each in self._hashes.values():
+                each.update(buffer)
+
+    def facts(self, hashes: Iterable[str]) -> dict[str, Any]:
+        """As an index names it, with some of the hashes."""
+        return {
+            "basename": self._path.name,
+            "bytes": self._bytes,
+            "hashes": {name: self.digest(name) for name in hashes},
+        }
+
+    def digest(self, name: str) -> str:
+        """A hash of all that was written, in hexadecimal."""
+        if self._hashing is not None:
+            self._hashing.result()
+        return self._hashes[name].hexdigest()
+
+    def __len__(self) -> int:
+        return self._bytes
 
 
 def _write_all(number: int, buffers: list[Any]) -> None:

@@ -67,26 +67,39 @@ class Mds:
             start, begin = stop, end
         return found
 
-    def write(self, folder: Path, number: int, of: int, shapes: Shapes, blocks: Iterable[Sequences]) -> dict[str, Any]:
-        """Write one shard; returns {"files": names, "index": its entry in index.json}."""
+    def write(
+        self,
+        folder: Path,
+        number: int,
+        of: int,
+        shapes: Shapes,
+        blocks: Iterable[Sequences],
+        *,
+        with_sha256: bool = False,
+    ) -> dict[str, Any]:
+        """Write one shard; returns {"files": names, "index": its entry in index.json, "sha256": by name}."""
         config = self._config(shapes.has_mask)
         offsets = np.concatenate([[0], np.cumsum(self._sizes(shapes))]) + 8 + 4 * len(shapes) + len(config)
         if offsets[-1] > MOST_BYTES:
             raise UserError(f"one shard would have {int(offsets[-1]):,} bytes, but MDS takes {MOST_BYTES:,}.")
         head = np.concatenate([[len(shapes)], offsets]).astype("<u4").tobytes() + config
         name = f"shard.{number:05d}.mds"
-        with HashedFile(folder / name, self.hashes, keep=self.compression is not None) as raw:
+        hashes = sorted(set(self.hashes))
+        computed = {*hashes, "sha256"} if with_sha256 else hashes
+        with HashedFile(folder / name, computed, keep=self.compression is not None) as raw:
             raw.write([head])
             for block in shapes.checked(blocks):
                 raw.write(self._samples(block))
-        entry = json.loads(config) | {"samples": len(shapes), "raw_data": raw.facts(), "zip_data": None}
+        written = raw
+        entry = json.loads(config) | {"samples": len(shapes), "raw_data": raw.facts(hashes), "zip_data": None}
         if self.compression is not None:
             name = f"{name}.zstd"
             level = int(self.compression.partition(":")[2] or _LEVEL)
-            with HashedFile(folder / name, self.hashes) as zipped:
-                zipped.write([pa.Codec("zstd", level).compress(raw.content, asbytes=True)])
-            entry["zip_data"] = zipped.facts()
-        return {"files": [name], "index": entry}
+            with HashedFile(folder / name, computed) as written:
+                written.write([pa.Codec("zstd", level).compress(raw.content, asbytes=True)])
+            entry["zip_data"] = written.facts(hashes)
+        sha256 = {name: written.digest("sha256")} if with_sha256 else {}
+        return {"files": [name], "index": entry, "sha256": sha256}
 
     def finish(self, folder: Path, shards: list[dict[str, Any]]) -> list[str]:
         """Write index.json, which makes the folder readable; returns its name."""

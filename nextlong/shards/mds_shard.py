@@ -96,6 +96,26 @@ class MdsShard:
             raise UserError(f"{self.path}, row {wrong[0]}: the sample has not the size of its values: it is damaged.")
         return found
 
+    def lists(self, column: str) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+        """(begins, lengths), int64 [samples]: where the numbers of lists of uint32 stand in the file, in bytes.
+
+        None: the column's values are something else, or the file is compressed.
+        """
+        encoding = self._encodings.get(column, "")
+        if not encoding.startswith("ndarray:uint32") or not isinstance(self._data.base, np.memmap):
+            return None
+        starts, ends = self.places(column).T
+        if encoding != "ndarray:uint32":  # a fixed shape, and nothing before the numbers
+            return (starts, (ends - starts) // 4) if encoding.count(",") == 0 else None
+        if not (ends > starts).all():
+            return None
+        heads = self._data[starts]
+        begins = starts + 1 + (1 << (heads & 3).astype(np.int64))
+        lengths = (ends - begins) // 4
+        if (heads >> 2 != 1).any() or (begins + 4 * lengths != ends).any():
+            return None
+        return begins, lengths
+
     def values(
         self, column: str, start: int = 0, stop: int | None = None, *, encoding: str | None = None
     ) -> Iterator[Any]:

@@ -49,7 +49,16 @@ class Megatron:
             return list(ranges(len(shapes), max(1, len(shapes))))
         return list(ranges(len(shapes), max(1, self.shard_tokens // shapes.length_tokens)))
 
-    def write(self, folder: Path, number: int, of: int, shapes: Shapes, blocks: Iterable[Sequences]) -> dict[str, Any]:
+    def write(
+        self,
+        folder: Path,
+        number: int,
+        of: int,
+        shapes: Shapes,
+        blocks: Iterable[Sequences],
+        *,
+        with_sha256: bool = False,
+    ) -> dict[str, Any]:
         """Write one shard; returns {"files": names}. The .idx comes last: without it there is nothing to open."""
         prefix = "sequences" if of == 1 else f"sequences_{number:05d}"
         dtype = np.dtype("<u2" if self.vocab_size < _SMALL_VOCABULARY else "<i4")

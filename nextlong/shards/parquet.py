@@ -36,7 +36,16 @@ class Parquet:
         refuse_too_long(shapes)
         return list(ranges(len(shapes), max(1, self.shard_tokens // shapes.length_tokens)))
 
-    def write(self, folder: Path, number: int, of: int, shapes: Shapes, blocks: Iterable[Sequences]) -> dict[str, Any]:
+    def write(
+        self,
+        folder: Path,
+        number: int,
+        of: int,
+        shapes: Shapes,
+        blocks: Iterable[Sequences],
+        *,
+        with_sha256: bool = False,
+    ) -> dict[str, Any]:
         """Write one shard; returns {"files": names}."""
         name = f"{FOLDER}/train-{number:05d}-of-{of:05d}.parquet"
         (folder / FOLDER).mkdir(exist_ok=True)

@@ -222,6 +222,7 @@ def test_a_recipe_that_is_not_valid(tmp_path: Path, change: str, message: str) -
         ("cluster: {kind: SSHCluster, options: [S3CRET]}", r"cluster must be null, or have kind \(one of LocalCluster"),
         ("cluster: {kind: SSHCluster, options: {password: S3CRET}, wrkers: 1}", r"cluster\.wrkers is no setting"),
         ("cluster: {kind: SSHCluster, options: {password: S3CRET}, workers: 0}", r"cluster\.workers is 0, but it must"),
+        ("cluster: {kind: SSHCluster, options: {a: S3CRET}, wait_minutes: 0}", r"cluster\.wait_minutes is 0\.0, but "),
     ],
 )
 def test_a_secret_in_a_recipe_is_refused_or_passed_on_and_never_repeated(

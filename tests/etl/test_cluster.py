@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import os
 import re
+import signal
 import socket
 import threading
 import time
@@ -18,14 +20,14 @@ from etl import engine as engine_module
 from etl import preflight
 from etl.cluster import Cluster, started
 from etl.connect import scheduler_engine, started_engine
-from etl.engine import Engine
+from etl.engine import Engine, StageFailed
 from etl.parts import MARKER, Part, PartResult
 from etl.preflight import check_workers
 from etl.recipe import Recipe, load_recipe, resolved_yaml
 from nextlong.errors import UserError
 from tests.etl.test_cli import nextlong
 from tests.etl.test_pipeline import data_files, run
-from tests.processes import ByHand, until
+from tests.processes import ByHand, frozen, until
 
 MakeRecipe = Callable[..., Recipe]
 LOCAL = {"n_workers": 1, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": ":0"}
@@ -244,6 +246,77 @@ def test_a_part_is_found_though_its_worker_does_not_tell(
             markers = engine.run(parts, doing="wait", unit="part")
     assert [(marker["part"], marker["rows"]) for marker in markers] == [(part.name, 7) for part in parts]
     assert "tasks are done, but their workers did not say so" in caplog.text
+
+
+def _silence(*streams: Any) -> None:
+    """They send once more, and then for a day what is left to send waits."""
+    for stream in streams:
+        stream.interval = 86_400
+
+
+def _silence_worker(dask_worker: Any) -> None:
+    _silence(dask_worker.batched_stream)
+
+
+def _silence_to_workers(dask_scheduler: Any) -> None:
+    _silence(*dask_scheduler.stream_comms.values())
+
+
+def _silence_to_clients(dask_scheduler: Any) -> None:
+    _silence(*dask_scheduler.client_comms.values())
+
+
+_SILENCED: dict[str, Callable[[Any], object]] = {
+    "worker to scheduler": lambda client: client.run(_silence_worker),
+    "scheduler to worker": lambda client: client.run_on_scheduler(_silence_to_workers),
+    "client to scheduler": lambda client: _silence(client.scheduler_comm),
+    "scheduler to client": lambda client: client.run_on_scheduler(_silence_to_clients),
+}
+
+
+@pytest.mark.parametrize("silenced", _SILENCED)
+def test_a_run_whose_workers_work_on_nothing_ends_in_a_sentence(
+    silenced: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "_PATIENCE_SECONDS", 1)
+    with ByHand(tmp_path) as cluster:
+        cluster.add_worker()
+        cluster.has_workers(1)
+        with scheduler_engine(cluster.address) as engine:
+            _SILENCED[silenced](engine.client)
+            with pytest.raises(StageFailed, match=r"no worker works on the \d tasks that were given to the scheduler"):
+                engine.map(str, range(20), doing="count", unit="number")
+
+
+def _wait(folder: str) -> str:
+    """Tell that it has begun, and wait for the word that it may end."""
+    (Path(folder) / "begun").touch()
+    until((Path(folder) / "may-end").exists, "the end")
+    return "done"
+
+
+@pytest.mark.parametrize("doing", ["its task", "nothing, as it stands still", "a task of a command that was killed"])
+def test_a_worker_that_is_busy_is_waited_for(
+    doing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("_PATIENCE_SECONDS", "_ANSWER_SECONDS"):
+        monkeypatch.setattr(engine_module, name, 0.5)
+    with ByHand(tmp_path) as cluster, ThreadPoolExecutor(1) as pool:
+        worker = cluster.add_worker()
+        cluster.has_workers(1)
+        if doing.startswith("a task"):
+            with scheduler_engine(cluster.address) as killed:
+                assert killed.client is not None
+                killed.client.submit(_wait, str(tmp_path))
+                until((tmp_path / "begun").exists, "the task")
+        with scheduler_engine(cluster.address) as engine, frozen(*[worker.pid] * doing.startswith("nothing")):
+            ran = pool.submit(engine.map, _wait, [str(tmp_path)], doing="wait", unit="part")
+            with pytest.raises(TimeoutError):  # four looks, or two that get no answer
+                ran.result(2.5)
+            assert (tmp_path / "begun").exists() != doing.startswith("nothing")
+            (tmp_path / "may-end").touch()
+            os.kill(worker.pid, signal.SIGCONT)
+            assert ran.result(60) == ["done"]
 
 
 def test_a_started_cluster_ends_with_its_block() -> None:

@@ -1,10 +1,13 @@
 """Whatever is killed, damaged or started twice: one clear report, and a rerun ends with the undisturbed bytes."""
 
+import contextlib
 import os
 import signal
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -13,10 +16,10 @@ import pytest
 from etl import pipeline
 from etl.engine import Engine
 from etl.lock import locked
-from etl.parts import MARKER, written_aside
+from etl.parts import MARKER, discard, written_aside
 from etl.recipe import Recipe, resolved_yaml
 from etl.verify import damaged_files
-from etl.work import FOLDERS, STAGES, Work
+from etl.work import FOLDERS, RECIPE_FILE, STAGES, Work, clean
 from nextlong.errors import UserError
 from tests.etl.test_cli import NEXTLONG, nextlong
 from tests.etl.test_pipeline import data_files, run
@@ -155,6 +158,44 @@ def test_half_written_files_and_folders_are_cleared(make_recipe: MakeRecipe) -> 
     pipeline.start(make_recipe(mining={"retrieval": "bm25", "near_duplicate_similarity": None}))
     assert not list(work.path.rglob("*.tmp"))
     assert list((work.path / "4-index" / "bm25").iterdir())
+
+
+def test_many_may_delete_one_folder_at_once(tmp_path: Path) -> None:
+    for folder in (tmp_path / "leftover", tmp_path / "leftover" / "inner"):
+        folder.mkdir()
+        for number in range(500):
+            (folder / f"{number}.npy").touch()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(discard, [tmp_path / "leftover"] * 4))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_clean_says_what_it_cannot_delete() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # tmp_path is for its owner alone
+        work, leftover = Path(folder), Path(folder) / "bm25.0123.tmp"
+        (work / RECIPE_FILE).touch()
+        leftover.mkdir()
+        (leftover / "half").touch()
+        work.chmod(0o777)
+        leftover.chmod(0o555)
+        message = r"bm25\.0123\.tmp cannot be deleted \(PermissionError: .*half.*\)\. Mend that, or delete it by hand"
+        with _unprivileged(), pytest.raises(UserError, match=message):
+            clean(work)
+        assert (leftover / "half").exists()
+        leftover.chmod(0o755)
+        assert clean(work) == [leftover]
+        assert not leftover.exists()
+
+
+@contextlib.contextmanager
+def _unprivileged() -> Iterator[None]:
+    """Root, who may delete everything, is somebody else in the block."""
+    before = os.geteuid()
+    os.seteuid(before or 65_534)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
 
 
 def test_a_lock_is_free_after_its_block_and_after_an_error(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Documents that break a tokenizer or a model are named and left out; the rest finishes, whoever does the work."""
 
 import dataclasses
+import importlib
 import json
 import os
 import platform
@@ -143,7 +144,7 @@ def test_a_document_that_the_model_cannot_stand_is_neither_extended_nor_a_neighb
     num_chunks = accounts["embed"]["chunks"]["dropped"]["quarantined"]
     assert num_chunks == sum(row["num_chunks"] for row in _documents(work) if row["source_id"] in POISONED)
     if synthesis.get("strategy") is None:
-        assert accounts["index"]["vectors"]["dropped"] == {"quarantined": num_chunks}
+        assert accounts["index"]["vectors"]["dropped"] == {"zero_vector": num_chunks}
     else:
         assert accounts["index"]["vectors"]["read"] == len(_documents(work)) - 3
 
@@ -235,13 +236,40 @@ def test_a_model_that_fails_on_everything_is_no_documents_fault(poisoned_recipe:
     assert not (tmp_path / "work" / "quarantine.jsonl").exists()
 
 
+@pytest.mark.parametrize("what", ["tokenizer", "model"])
+def test_a_run_without_any_document_left_says_so(
+    make_recipe: MakeRecipe, poisoned_models: dict[str, Path], tmp_path: Path, what: str
+) -> None:
+    """Each is alone in its part, where nothing tells it from a tokenizer that fails on everything; one is empty."""
+    texts = ["", *[f"{POISON} {number}" for number in range(3)]]
+    pq.write_table(pa.table({"text": texts}), tmp_path / "corpus.parquet")
+    knows = {"tokenizer": "nothing", "model": "[UNK]"}[what]
+    Tokenizer(models.WordLevel({knows: 0}, "[UNK]")).save(str(tmp_path / "tokenizer.json"))
+    recipe = make_recipe(
+        input={"path": str(tmp_path / "corpus.parquet"), "id": None, "source": None, "part_rows": 1},
+        embedding={"model": str(poisoned_models["raises"])},
+    )
+    message = rf"all 3 are quarantined, since the {what} fails on each alone, as .+\. Check the {what}\."
+    with pytest.raises(UserError, match=message):
+        run(dataclasses.replace(recipe, tokenizer=str(tmp_path / "tokenizer.json")))
+
+
 NONE: frozenset[int] = frozenset()
 
 
-def attempt(first: int, last: int, *, raising: frozenset[int] = NONE, killing: frozenset[int] = NONE) -> None:
+def attempt(
+    first: int,
+    last: int,
+    *,
+    raising: frozenset[int] = NONE,
+    killing: frozenset[int] = NONE,
+    by: signal.Signals = signal.SIGKILL,
+) -> None:
     """Fails on some documents, by an exception or by the death of its process."""
     if killing & set(range(first, last)):
-        os.kill(os.getpid(), signal.SIGKILL)
+        if by != signal.SIGKILL:
+            signal.signal(by, signal.SIG_DFL)  # nohup, for one, has it ignored
+        os.kill(os.getpid(), by)
     if raising & set(range(first, last)):
         raise ValueError(f"cannot\n read {min(raising & set(range(first, last)))}")
 
@@ -270,6 +298,44 @@ def test_those_that_kill_their_process_are_found_by_children() -> None:
         40: "the process died of it (SIGKILL)",
         41: "the process died of it (SIGKILL)",
     }
+
+
+class ReadBy:
+    """An attempt with which a process does something when it is handed it."""
+
+    def __init__(self, function: Callable[..., object], *arguments: object) -> None:
+        self._call = function, arguments
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return self._call
+
+    def __call__(self, first: int, last: int) -> None:
+        raise AssertionError("it was tried")
+
+
+@pytest.mark.parametrize(
+    ("trial", "message"),
+    [
+        (ReadBy(os._exit, 3), r"a process ended before it tried any document, by no fault of theirs \(exit status 3\)"),
+        (ReadBy(importlib.import_module, "no_such_module"), "ModuleNotFoundError: No module named 'no_such_module'"),
+        *[
+            (partial(attempt, killing=frozenset({0}), by=sent), rf"while it tried documents, .*\({sent.name}\)")
+            for sent in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        ],
+    ],
+    ids=["exits", "lacks a module", "SIGTERM", "SIGINT", "SIGHUP"],
+)
+def test_a_child_that_ends_otherwise_makes_no_document_guilty(trial: Any, message: str) -> None:
+    with pytest.raises(RuntimeError, match=message):
+        quarantine.write_without_poisoned(partial(written, failing=NONE), trial, 1, carefully=True)
+
+
+def test_a_child_that_cannot_start_makes_no_document_guilty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "etl").mkdir()
+    (tmp_path / "etl" / "__init__.py").write_text("import no_such_module")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RuntimeError, match=r"before it tried any document, .*\(exit status 1\)"):
+        quarantine.write_without_poisoned(partial(written, failing=NONE), attempt, 1, carefully=True)
 
 
 def refuse(first: int, last: int) -> None:

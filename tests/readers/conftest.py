@@ -1,16 +1,19 @@
 """Folders to read: of every format, with the rows that they must hold."""
 
 import dataclasses
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from tokenizers import Tokenizer, models
 
 from tests.golden import rows as golden
-from tests.readers.programs import run
-from tests.readers.scripts.rows_file import save
 
 LONG_TOKENS = 131_072
 
@@ -61,28 +64,28 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Export:
         if key not in made:
             work = tmp_path_factory.mktemp(format_)
             rows = ROWS[of]()
-            save(work / "rows.npz", rows)
-            _by_the_reference(format_, work / "rows.npz", work / "out", rows, settings)
+            _by_the_command(work / "rows.parquet", work / "out", format_, rows, dict(settings))
             made[key] = Exported(work / "out", rows)
         return made[key]
 
     return export
 
 
-def _by_the_reference(
-    format_: str, file: Path, folder: Path, rows: list[dict[str, Any]], settings: dict[str, Any]
+def _by_the_command(
+    file: Path, folder: Path, format_: str, rows: list[dict[str, Any]], settings: dict[str, Any]
 ) -> None:
-    if format_ == "mds":
-        run("streaming", "readers.scripts.write_mds", file, folder, **settings)
-    elif format_ == "megatron":
-        folder.mkdir()
-        dtype = "uint16" if settings["vocab_size"] < 65_500 else "int32"
-        run("megatron", "readers.scripts.write_megatron", file, folder / "sequences", dtype)
-        boundaries = [(number, *piece) for number, row in enumerate(rows) for piece in row["indices"]]
-        np.save(folder / "sequences.boundaries.npy", np.array(boundaries, np.int64))
-        if "mask" in rows[0]:
-            labels = [{"input_ids": np.where(row["mask"], row["input_ids"].astype(np.int32), -100)} for row in rows]
-            save(file, labels)
-            run("megatron", "readers.scripts.write_megatron", file, folder / "sequences_label", "int32")
-    else:
-        run("datasets", "readers.scripts.write_huggingface", file, folder, format_)
+    """Convert the rows, as parquet with token ids, one a sequence."""
+    table = pa.table({name: pa.array([_plain(row[name]) for row in rows]) for name in rows[0] if name != "length"})
+    pq.write_table(table, file)
+    vocab_size = settings.pop("vocab_size", golden.VOCAB_SIZE)
+    tokens = {str(number): number for number in range(vocab_size)}
+    Tokenizer(models.WordLevel(tokens, unk_token="0")).save(str(file.with_name("tokenizer.json")))
+    options = ["--tokenizer", file.parent, "--length", rows[0]["length"], "--ids", "--source", "domain", "--workers", 0]
+    for name, value in settings.items():
+        options += [f"--{name.replace('_', '-')}", *(value if isinstance(value, tuple) else (value,))]
+    command = [sys.executable, "-m", "etl.cli", "convert", file, "--format", format_, "--out", folder, *options]
+    subprocess.run(list(map(str, command)), check=True)
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray) else value

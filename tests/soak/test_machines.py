@@ -84,7 +84,7 @@ def _faketime(moment: Path) -> dict[str, str]:
 
 
 def _jump(run: Run, moment: Path) -> None:
-    for stage, offset in (("chunk", "+86400"), ("mine", "-86400"), ("interleave", "+0")):
+    for stage, offset in (("chunk", "+86400"), ("mine", "-86400")):
         run.reach(stage)
         moment.write_text(offset)
 
@@ -95,7 +95,7 @@ def test_the_clock_of_the_machine_jumps_by_a_day(recipe_file: Path, tmp_path: Pa
     _jump(run, tmp_path / "moment")
     screen = run.wait(None)
     if run.process.returncode:  # a message of Dask was about to leave at that moment
-        assert "the clock of this machine was set back, and Dask's messages wait" in screen
+        assert "messages of Dask are lost, or wait for a clock that was set back" in screen
         Run(recipe_file, "--workers", 2).wait()
     days = {line[:10] for line in (run.work / "run.log").read_text().splitlines() if line[:2] == "20"}
     assert len(days) >= 3  # the clock did jump
@@ -109,6 +109,8 @@ def test_the_clocks_of_the_workers_jump_by_a_day(recipe_file: Path, tmp_path: Pa
             cluster.add_worker(env=env)
         run = Run(recipe_file, "--scheduler", cluster.address)
         _jump(run, tmp_path / "moment")
+        run.reach("interleave")
+        (tmp_path / "moment").write_text("+0")
         run.wait()
     check()
 

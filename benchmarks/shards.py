@@ -1,0 +1,175 @@
+"""Shards written and documents packed, against the libraries that people would use; needs the reader environments.
+
+python -m benchmarks.shards --tokens 64000000
+writes synthetic documents with lengths and word frequencies of prose, then measures, in turn: MDS written from rows in
+memory by us and by mosaicml-streaming's MDSWriter (into the page cache, no fsync on either side); documents in MDS
+packed into MDS by us (best-fit, with provenance, checksums and fsync) and by datatools (concatenation); an export with
+sha256 and fsync against the disk alone.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer as FastTokenizer
+from tokenizers import models
+
+from etl.connect import local_engine
+from etl.engine import Engine
+from etl.inputs import Input
+from etl.shards.export import export
+from etl.shards.laid_out import PackSettings
+from etl.shards.of_documents import PackSource
+from etl.shards.of_folder import PackedFolder
+from etl.shards.tokens import Documents
+from nextlong.sequences import Sequences, Shapes
+from nextlong.shards.arrow import Arrow
+from nextlong.shards.mds import Mds
+from nextlong.tokenizing import Tokenizer
+from tests.readers.environments import ROOT, python_of
+
+_VOCAB_SIZE = 50_257
+_WRITES: dict[str, tuple[Mds, list[str]]] = {
+    "no hash": (Mds(), []),
+    "sha1, sha256": (Mds(hashes=("sha1", "sha256")), ["--hashes", "sha1", "sha256"]),
+    "zstd": (Mds(compression="zstd"), ["--compression", "zstd"]),
+}
+
+
+def main() -> None:
+    """Print a table of rates and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", type=int, default=64_000_000)
+    parser.add_argument("--length", type=int, default=131_072)
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        _peer("streaming", "make_documents", base, "--tokens", options.tokens, "--length", options.length)
+        _measure_writing(base, options.repeats)
+        _measure_packing(base, options.length, options.repeats)
+        _measure_export(base, options.length, options.repeats)
+
+
+def _measure_writing(base: Path, repeats: int) -> None:
+    rows, pieces = np.load(base / "rows.npy"), np.load(base / "indices.npy")
+    offsets = np.concatenate([np.flatnonzero(pieces[:, 0] == 0), [len(pieces)]])
+    sequences = Sequences(rows, pieces, offsets, ["made"] * len(rows))
+    print(f"MDS written, {rows.size / 1e6:.0f} M tokens in rows of {rows.shape[1]:,}, Mtok/s")
+    for name, (format_, arguments) in _WRITES.items():
+        ours, theirs = [], []
+        for _ in range(repeats):
+            paths = [base / "rows.npy", "--indices", base / "indices.npy", "--out", base / "theirs", "--repeats", 3]
+            theirs += _peer("streaming", "mds_writer", *paths, *arguments)["seconds"][1:]
+            ours += [_write(format_, sequences, base / "ours") for _ in range(3)][1:]
+        _tell(name, rows.size, ours, {"MDSWriter": theirs})
+
+
+def _write(format_: Mds, sequences: Sequences, folder: Path) -> float:
+    folder.mkdir()
+    started = time.perf_counter()
+    shapes = Shapes.of(sequences)
+    found = format_.shards(shapes)
+    written = [
+        format_.write(folder, number, len(found), shapes.rows(start, stop), [sequences.rows(start, stop)])
+        for number, (start, stop) in enumerate(found)
+    ]
+    format_.finish(folder, written)
+    seconds = time.perf_counter() - started
+    shutil.rmtree(folder)
+    return seconds
+
+
+def _measure_packing(base: Path, length: int, repeats: int) -> None:
+    tokenizer = _tokenizer(base)
+    documents = Documents(kind="mds", input=Input(path=str(base / "documents")))
+    source = PackSource.of(documents, PackSettings(length_tokens=length), tokenizer, "pack")
+    with local_engine(2) as two:
+        print("documents packed, MDS to MDS, start-up and imports not counted, Mtok/s")
+        for workers, engine in ((1, Engine()), (2, two)):
+            ours, theirs, tokens = [], [], 0
+            for _ in range(repeats):
+                out = base / "packed-theirs"
+                how = ["--length", length, "--workers", workers]
+                told = _peer("datatools", "datatools_pack", base / "documents", out, *how)
+                shutil.rmtree(out)
+                theirs.append(told["seconds"])
+                tokens = told["tokens"]
+                ours.append(_export(source, "mds", Mds(), base / "ours", engine))
+            _tell(f"{workers} process{'es' if workers > 1 else ''}", tokens, ours, {"datatools": theirs})
+
+
+def _measure_export(base: Path, length: int, repeats: int) -> None:
+    source = PackSource.of(
+        Documents(kind="mds", input=Input(path=str(base / "documents"))),
+        PackSettings(length_tokens=length, fitting="concat", tail="drop"),
+        _tokenizer(base),
+        "pack",
+    )
+    export(source, str(base / "packed"), "arrow", Arrow(), Engine())
+    packed = PackedFolder.open(base / "packed")
+    data = os.urandom(1 << 20)
+    ours, disk = [], []
+    for _ in range(repeats):
+        ours.append(_export(packed, "mds", Mds(), base / "ours", Engine()))
+        disk.append(_timed(lambda: _to_disk(base / "plain", data, packed.manifest["tokens"] * 4)))
+    print("exported from arrow to MDS in one process, with sha256 and fsync, Mtok/s")
+    _tell("export", packed.manifest["tokens"], ours, {"the same bytes to the disk": disk})
+
+
+def _to_disk(path: Path, data: bytes, size: int) -> None:
+    with open(path, "wb") as file:
+        for _ in range(size // len(data)):
+            file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    path.unlink()
+
+
+def _export(source: Any, name: str, format_: Any, folder: Path, engine: Engine) -> float:
+    seconds = _timed(lambda: export(source, str(folder), name, format_, engine))
+    shutil.rmtree(folder)
+    return seconds
+
+
+def _timed(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def _tokenizer(base: Path) -> Tokenizer:
+    """Of the vocabulary that the documents were drawn from."""
+    FastTokenizer(models.WordLevel({str(number): number for number in range(_VOCAB_SIZE)}, unk_token="0")).save(
+        str(base / "tokenizer.json")
+    )
+    return Tokenizer(base / "tokenizer.json")
+
+
+def _peer(environment: str, program: str, *arguments: object) -> dict[str, Any]:
+    command = [str(python_of(environment)), "-m", f"benchmarks.peers.{program}", *map(str, arguments)]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if ran.returncode:
+        raise RuntimeError(ran.stderr)
+    return json.loads(ran.stdout.splitlines()[-1]) if ran.stdout.strip() else {}
+
+
+def _tell(name: str, tokens: int, ours: list[float], others: dict[str, list[float]]) -> None:
+    mine = statistics.median(ours)
+    print(f"  {name:<16} ours {tokens / 1e6 / mine:,.0f}", end="")
+    for other, seconds in others.items():
+        theirs = statistics.median(seconds)
+        print(f"  {other} {tokens / 1e6 / theirs:,.0f} (ours / this = {theirs / mine:.2f})", flush=True)
+
+
+if __name__ == "__main__":
+    main()
