@@ -234,7 +234,7 @@ def _check_alike(folders: Sequence[PackedFolder]) -> None:
         raise UserError("a mixture needs two folders or more.")
     if len(set(names)) < len(names):
         raise UserError(
-            f"two of the folders are called {max(names, key=names.count)}: their names tell them apart. Rename one, or, "
+            f"two of the folders are called {max(names, key=names.count)}: their names tell them apart. Rename one; "
             f"to take one folder more often, use --repeats."
         )
     fingerprints = [folder.fingerprint for folder in folders]
