@@ -16,8 +16,10 @@ OWNER_FILE = "run.owner"
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a work folder. Raises UserError at once when another process, here or elsewhere, holds it.
+def locked(folder: Path, option: str = "--output") -> Iterator[None]:
+    """Hold the lock of a folder. Raises UserError at once when another process, here or elsewhere, holds it.
+
+    option: of the command line, that names the folder.
 
     The operating system gives the lock back when its process ends, however it ends, so nothing is stale. A file system
     that knows no such locks gets a file that names host and process, which is stale when that process is gone.
@@ -28,7 +30,7 @@ def locked(folder: Path) -> Iterator[None]:
     except Timeout as error:
         raise UserError(
             f"another run is at work in {folder}: {_owner(folder)}. Wait until it ends or stop it; for a second run "
-            f"give another folder with --output."
+            f"give another folder with {option}."
         ) from error
     try:
         (folder / OWNER_FILE).write_text(f"process {os.getpid()} of {_user()} on {socket.gethostname()}\n")

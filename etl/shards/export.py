@@ -21,7 +21,8 @@ from etl.engine import Engine
 from etl.parts import MARKER, Part, PartResult, discard, file_facts, read_json, write_json, write_table
 from etl.preflight import check_workers
 from etl.shards.card import card
-from etl.shards.destination import MANIFEST, Destination, sync
+from etl.shards.destination import Destination, sync
+from etl.shards.manifest import DOCUMENTS_FILE, MANIFEST, PROVENANCE, TOKENIZER, sealed
 from etl.shards.source import DOCUMENTS, Source
 from nextlong.accounting import Account
 from nextlong.errors import UserError
@@ -32,8 +33,6 @@ log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 """Raised when the same sequences give other bytes."""
-PROVENANCE = "provenance"
-TOKENIZER = "tokenizer.json"
 
 
 def export(source: Source, address: str, name: str, format_: Format, engine: Engine) -> dict[str, Any]:
@@ -45,7 +44,7 @@ def export(source: Source, address: str, name: str, format_: Format, engine: Eng
     """
     identity = {"source": source.fingerprint, "format": name, "version": FORMAT_VERSION, **_options(format_)}
     fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
-    there = Destination.at(address)
+    there = Destination.at(address, fingerprint)
     if (manifest := there.published()) is not None:
         if manifest.get("fingerprint") != fingerprint:
             raise UserError(f"{there.address} holds another export. Nothing is written over it: give another --out.")
@@ -70,7 +69,7 @@ def export(source: Source, address: str, name: str, format_: Format, engine: Eng
         small.append("README.md")
         for each in small:
             files[each] = _kept(there, each)
-        manifest["files"] = dict(sorted(files.items()))
+        manifest = sealed(manifest | {"files": dict(sorted(files.items()))})
         write_json(there.staging / MANIFEST, manifest)
         _kept(there, MANIFEST)
         there.publish([*manifest["files"], MANIFEST])
@@ -201,12 +200,11 @@ def _write_documents(source: Source, there: Destination, markers: list[dict[str,
     """The documents that the provenance of all shards names; returns the file's name."""
     parts = [np.load(there.scratch / f"{marker['part']}.doc_ids.npy") for marker in markers]
     doc_ids = np.unique(np.concatenate(parts))
-    name = f"{PROVENANCE}/documents.parquet"
     (there.staging / PROVENANCE).mkdir(exist_ok=True)
-    with pq.ParquetWriter(there.staging / name, DOCUMENTS, compression="zstd", compression_level=3) as writer:
+    with pq.ParquetWriter(there.staging / DOCUMENTS_FILE, DOCUMENTS, compression="zstd", compression_level=3) as writer:
         for table in source.documents(doc_ids[doc_ids >= 0]):
             writer.write_table(table)
-    return name
+    return DOCUMENTS_FILE
 
 
 def _kept(there: Destination, name: str) -> dict[str, Any]:

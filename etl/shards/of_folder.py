@@ -13,18 +13,17 @@ from numpy.typing import NDArray
 
 from etl.engine import Engine
 from etl.lookup import loaded
-from etl.parts import read_json
-from etl.shards.destination import MANIFEST
+from etl.shards.manifest import DOCUMENTS_FILE, MANIFEST, TOKENIZER, is_sealed, read_manifest
 from etl.shards.source import DOCUMENTS, ROWS, About
 from nextlong.errors import UserError
-from nextlong.folders import inside, refuse_links_out
+from nextlong.folders import refuse_links_out
 from nextlong.sequences import Sequences, Shapes, ranges
 from nextlong.shards import Reader, open_shards
 from nextlong.shards.table import pieces_of
 
-PROVENANCE = "provenance"
-TOKENIZER = "tokenizer.json"
 _BLOCK_TOKENS = 1 << 22
+_MOST_DOCUMENTS = 1 << 48
+_UNREADABLE = (OSError, ValueError, KeyError, IndexError, OverflowError, pa.ArrowException)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,22 +34,23 @@ class PackedFolder:
     manifest: dict[str, Any]
 
     @classmethod
-    def open(cls, path: Path) -> "PackedFolder":
+    def open(cls, path: Path, *, sealed: bool = True) -> "PackedFolder":
         """The export in a folder. Raises UserError for any other folder, and for one with links or names that lead out.
 
-        Its files are not compared with their checksums here: `verify` does.
+        Its files are not compared with their checksums here, only the manifest with its own: `verify` does. sealed:
+        False lets a manifest pass that was changed.
         """
         if not path.is_dir():
-            raise UserError(f"{path} is no folder. Give one that 'nextlong export' made.")
-        manifest = read_json(path / MANIFEST)
-        if manifest is None or not {"format", "shards", "provenance", "files", "rows"} <= manifest.keys():
+            raise UserError(f"{path} is no folder. Give one that export, pack, convert or mix made.")
+        refuse_links_out(path)
+        manifest = read_manifest(path)
+        if manifest is None:
             raise UserError(
                 f"{path} is no export: it has no {MANIFEST} of one. 'nextlong export' makes one of a work folder, "
                 f"'nextlong convert' of data from elsewhere."
             )
-        refuse_links_out(path)
-        for name in [*manifest["files"], *(name for shard in manifest["shards"] for name in shard["files"])]:
-            inside(path, name)
+        if sealed and not is_sealed(manifest):
+            raise UserError(f"{path / MANIFEST} is not as it was written. Run 'nextlong verify {path}'.")
         return cls(path.absolute(), manifest)
 
     @property
@@ -73,7 +73,7 @@ class PackedFolder:
         return str(self.manifest["fingerprint"])
 
     def __len__(self) -> int:
-        return int(self.manifest["rows"])
+        return sum(shard["rows"] for shard in self.manifest["shards"])
 
     def local_paths(self) -> list[Path]:
         """Files and folders that tasks read."""
@@ -85,8 +85,10 @@ class PackedFolder:
 
     def shapes(self) -> Shapes:
         """Of all sequences, in order, by their provenance."""
-        tables = [self._rows(number, ["indices", "domain"]) for number in range(len(self.manifest["provenance"]))]
-        table = pa.concat_tables(tables)
+        columns = ["indices", "domain"]
+        empty = ROWS.empty_table().select(columns)
+        parts = [self._rows(number, columns) for number in range(len(self.manifest["provenance"]))]
+        table = pa.concat_tables([empty, *parts])
         num_pieces = pc.list_value_length(table["indices"]).to_numpy().astype(np.int64)
         domain_bytes = pc.binary_length(table["domain"]).to_numpy().astype(np.int64)
         return Shapes(self.about.length_tokens, num_pieces, domain_bytes, self.about.has_mask)
@@ -99,16 +101,21 @@ class PackedFolder:
 
     def read(self, start: int, stop: int) -> Sequences:
         """The sequences start ... stop - 1; the labels that a format has no place for come from the provenance."""
-        found = self.reader().read(start, stop)
+        try:
+            found = self.reader().read(start, stop)
+        except UserError:
+            raise
+        except _UNREADABLE as error:
+            raise self._damaged(error) from error
+        has_mask = self.about.has_mask and not self.is_tokens_only
         if len(found) != stop - start or found.length_tokens != self.about.length_tokens:
-            raise UserError(
-                f"{self.path} has not the sequences that its {MANIFEST} states: run 'nextlong verify' on it."
-            )
+            raise self._damaged("there are other sequences")
+        if (found.mask is not None) != has_mask:
+            raise self._damaged("there is no mask" if has_mask else "there is a mask")
         if self.manifest["format"] == "megatron" or self.is_tokens_only:
             told = self.provenance(start, stop)
             indices, offsets = pieces_of(told["indices"])
-            domains = told["domain"].to_pylist()
-            found = dataclasses.replace(found, indices=indices, offsets=offsets, domains=domains)
+            found = dataclasses.replace(found, indices=indices, offsets=offsets, domains=told["domain"].to_pylist())
         return found
 
     @property
@@ -148,14 +155,41 @@ class PackedFolder:
 
     def documents(self, doc_ids: NDArray[np.int64]) -> Iterator[pa.Table]:
         """Columns of DOCUMENTS, of the documents of these ascending doc_ids."""
-        with pq.ParquetFile(self.path / PROVENANCE / "documents.parquet") as file:
-            for group in range(file.num_row_groups):
-                table = file.read_row_group(group).cast(DOCUMENTS)
-                yield table.filter(pc.is_in(table["doc_id"], pa.array(doc_ids)))
+        try:
+            with pq.ParquetFile(self.path / DOCUMENTS_FILE) as file:
+                for group in range(file.num_row_groups):
+                    table = file.read_row_group(group).cast(DOCUMENTS)
+                    yield table.filter(pc.is_in(table["doc_id"], pa.array(doc_ids)))
+        except _UNREADABLE as error:
+            raise self._damaged(error) from error
+
+    def doc_ids(self) -> NDArray[np.int64]:
+        """int64, ascending: of all documents that the provenance names; read once a process."""
+        file = self.path / DOCUMENTS_FILE
+        return loaded(self._read_doc_ids, "doc_ids", self.path, of=[file])
+
+    def _read_doc_ids(self) -> NDArray[np.int64]:
+        try:
+            column = pq.read_table(self.path / DOCUMENTS_FILE, columns=["doc_id"])["doc_id"].cast(pa.int64())
+            found: NDArray[np.int64] = column.combine_chunks().to_numpy()
+        except _UNREADABLE as error:
+            raise self._damaged(error) from error
+        if (np.diff(found) <= 0).any() or (len(found) and not 0 <= found[0] <= found[-1] < _MOST_DOCUMENTS):
+            raise self._damaged(f"the doc_ids of {DOCUMENTS_FILE} do not ascend from 0")
+        return found
 
     def _rows(self, number: int, columns: list[str]) -> pa.Table:
-        path = inside(self.path, self.manifest["provenance"][number])
+        path = self.path / self.manifest["provenance"][number]
+        schema = pa.schema([ROWS.field(name) for name in columns])
         try:
-            return pq.read_table(path, columns=columns)
-        except (OSError, pa.ArrowException) as error:
-            raise UserError(f"{path} cannot be read: {error}. Run 'nextlong verify {self.path}'.") from error
+            table = pq.read_table(path, columns=columns).cast(schema)
+        except _UNREADABLE as error:
+            raise self._damaged(error) from error
+        if table.num_rows != self.manifest["shards"][number]["rows"]:
+            raise self._damaged(f"{path.name} is of {table.num_rows} rows")
+        if any(table[name].null_count for name in columns if name != "origin"):
+            raise self._damaged(f"{path.name} has nulls")
+        return table
+
+    def _damaged(self, reason: object) -> UserError:
+        return UserError(f"{self.path} is not as its {MANIFEST} states ({reason}). Run 'nextlong verify {self.path}'.")

@@ -3,20 +3,21 @@
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from etl.engine import Engine
 from etl.parts import read_array, write_array
-from etl.shards.of_folder import PROVENANCE, PackedFolder
+from etl.shards.of_folder import PackedFolder
 from etl.shards.source import DOCUMENTS, About
 from nextlong.accounting import Account
 from nextlong.errors import UserError
@@ -24,6 +25,9 @@ from nextlong.mixing import mix, rows_within, shares_of
 from nextlong.sequences import Sequences, Shapes, concatenate, ranges
 
 _BLOCK_TOKENS = 1 << 22
+_MOST_ROWS = 1 << 32  # 16 bytes of each are held
+_LONGEST_NUMBER = 40
+_LARGE_EXPONENT = re.compile(r"e[-+]?\d{3}", re.IGNORECASE)  # exact numbers, which would have as many digits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,28 +57,29 @@ class Mixture:
         """A mixture by proportions of its sequences, or of every folder repeated so many times; one of both.
 
         Proportions alone end where a folder would give a sequence twice; num_rows: so many, with repetition.
-        Raises UserError for folders of different lengths, tokenizers or fewer sequences than none.
+        Raises UserError for folders of different lengths or tokenizers, the same one twice, and numbers that cannot be.
         """
         folders = [PackedFolder.open(path) for path in paths]
         _check_alike(folders)
         if (proportions is None) == (repeats is None) or (repeats is not None and num_rows is not None):
             raise UserError("a mixture needs either --proportions (and perhaps --rows) or --repeats.")
+        if seed is not None and seed < 0:
+            raise UserError(f"--shuffle is {seed}, but a seed must be at least 0.")
         given = list(proportions or repeats or [])
-        if len(given) != len(folders):
-            raise UserError(f"there are {len(folders)} folders, but {len(given)} numbers: give one for each.")
+        _check_numbers(given, len(folders))
         sizes = [len(folder) for folder in folders]
         if repeats is not None:
-            shares = shares_of([number * size for number, size in zip(_numbers(given), sizes, strict=True)])
-            num_rows = sum(int(number * size) for number, size in zip(_numbers(given), sizes, strict=True))
+            numbers = _repeats(given)
+            shares = shares_of([number * size for number, size in zip(numbers, sizes, strict=True)])
+            rows = sum(int(number * size) for number, size in zip(numbers, sizes, strict=True))
         else:
             shares = shares_of(given)
-            num_rows = rows_within(shares, sizes) if num_rows is None else num_rows
-        if num_rows < 1:
-            raise UserError("the mixture has no row: a folder has too few sequences for its proportion.")
-        told = {"proportions": proportions, "repeats": repeats, "rows": num_rows, "shuffle": seed}
-        return cls(folders, shares, num_rows, seed, {name: each for name, each in told.items() if each is not None})
+            rows = rows_within(shares, sizes) if num_rows is None else num_rows
+        _check_rows(rows, num_rows)
+        told = {"proportions": proportions, "repeats": repeats, "rows": rows, "shuffle": seed}
+        return cls(folders, shares, rows, seed, {name: each for name, each in told.items() if each is not None})
 
-    @property
+    @cached_property
     def about(self) -> About:
         """What is told of the sequences."""
         first = self.folders[0].about
@@ -170,7 +175,7 @@ class Mixture:
 
     def _shifts(self) -> list[int]:
         """What is added to the doc_ids of each folder, and the end of all."""
-        ends = [_last_doc_id(folder) + 1 for folder in self.folders]
+        ends = [int(folder.doc_ids()[-1]) + 1 if len(folder.doc_ids()) else 0 for folder in self.folders]
         shifts: list[int] = np.cumsum([0, *ends]).tolist()
         return shifts
 
@@ -196,7 +201,23 @@ class Mixture:
         }
 
 
-def _numbers(given: Sequence[str]) -> list[Fraction]:
+def _check_numbers(given: Sequence[str], num_folders: int) -> None:
+    if len(given) != num_folders:
+        raise UserError(f"there are {num_folders} folders, but {len(given)} numbers: give one for each.")
+    if long := [each for each in given if len(each) > _LONGEST_NUMBER or _LARGE_EXPONENT.search(each)]:
+        raise UserError(f"{long[0][:_LONGEST_NUMBER]} is no proportion. Give numbers such as 33.33, 2 or 1/3.")
+
+
+def _check_rows(num_rows: int, asked: int | None) -> None:
+    if asked is not None and asked < 1:
+        raise UserError(f"--rows is {asked}, but a mixture must have a sequence or more.")
+    if num_rows < 1:
+        raise UserError("the mixture has no row: a folder has too few sequences for its proportion. Give --rows.")
+    if num_rows > _MOST_ROWS:
+        raise UserError(f"the mixture would have {num_rows:,} sequences, but {_MOST_ROWS:,} is the most. Make several.")
+
+
+def _repeats(given: Sequence[str]) -> list[Fraction]:
     try:
         numbers = [Fraction(each) for each in given]
     except (ValueError, ZeroDivisionError) as error:
@@ -212,7 +233,14 @@ def _check_alike(folders: Sequence[PackedFolder]) -> None:
     if len(folders) < 2:
         raise UserError("a mixture needs two folders or more.")
     if len(set(names)) < len(names):
-        raise UserError(f"two of the folders are called {max(names, key=names.count)}: their names tell them apart.")
+        raise UserError(
+            f"two of the folders are called {max(names, key=names.count)}: their names tell them apart. Rename one, or, "
+            f"to take one folder more often, use --repeats."
+        )
+    fingerprints = [folder.fingerprint for folder in folders]
+    if twice := [each for each in fingerprints if fingerprints.count(each) > 1]:
+        one, other = [folder.path for folder in folders if folder.fingerprint == twice[0]][:2]
+        raise UserError(f"{one} and {other} are the same export. To take it more often, use --repeats.")
     first = folders[0]
     for folder in folders:
         if folder.about.length_tokens != first.about.length_tokens:
@@ -262,9 +290,3 @@ def _shifted(table: pa.Table, shift: int) -> pa.Table:
     counts = np.concatenate([[0], np.cumsum(pc.list_value_length(column).to_numpy())]).astype(np.int32)
     segments = pa.ListArray.from_arrays(counts, pa.StructArray.from_arrays(arrays, fields=fields))
     return table.set_column(table.schema.get_field_index("segments"), "segments", segments)
-
-
-def _last_doc_id(folder: PackedFolder) -> int:
-    """The greatest doc_id that a folder's provenance names; -1: none."""
-    column = pq.read_table(folder.path / PROVENANCE / "documents.parquet", columns=["doc_id"])["doc_id"]
-    return int(column[-1].as_py()) if len(column) else -1

@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from etl.shards.of_folder import TOKENIZER, PackedFolder
+from etl.shards.manifest import TOKENIZER
+from etl.shards.of_folder import PackedFolder
+from etl.shards.segments import fault_of
+from etl.shards.source import DOCUMENTS
 from etl.show import first_words
 from etl.terminal import printable
 from nextlong.errors import UserError
@@ -27,7 +30,10 @@ def trace(path: Path, row: int, token: int | None = None) -> str:
         raise UserError(f"{path} has no row {row}: its rows are 0 to {len(folder) - 1:,}.")
     if token is not None and not 0 <= token < length:
         raise UserError(f"row {row} of {path} has no token {token}: its tokens are 0 to {length - 1:,}.")
-    [told] = folder.provenance(row, row + 1).to_pylist()
+    rows = folder.provenance(row, row + 1)
+    if fault := fault_of(rows, row, length, folder.doc_ids()):
+        raise UserError(f"{folder.path}, {fault} Run 'nextlong verify {path}'.")
+    [told] = rows.to_pylist()
     segments = told["segments"]
     if token is not None:
         segments = [each for each in segments if each["start"] <= token < each["end"]]
@@ -47,8 +53,12 @@ def trace(path: Path, row: int, token: int | None = None) -> str:
 
 def _names(folder: PackedFolder, segments: list[dict[str, Any]]) -> dict[int, str]:
     doc_ids = np.unique([each["doc_id"] for each in segments])
-    table = pa.concat_tables(folder.documents(doc_ids)).to_pylist()
-    return {each["doc_id"]: f"{printable(each['source_id'])} ({printable(each['source'])})" for each in table}
+    table = pa.concat_tables([DOCUMENTS.empty_table(), *folder.documents(doc_ids)]).to_pylist()
+    return {each["doc_id"]: f"{_text(each['source_id'])} ({_text(each['source'])})" for each in table}
+
+
+def _text(value: str | None) -> str:
+    return "-" if value is None else printable(value)
 
 
 def _every_segment(
