@@ -93,10 +93,6 @@ class Mixture:
         identity = [[folder.fingerprint for folder in self.folders], list(map(str, self.shares)), self.told]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
-    def local_paths(self) -> list[Path]:
-        """Files and folders that tasks read."""
-        return [folder.path for folder in self.folders]
-
     def prepare(self, scratch: Path, engine: Engine) -> "Mixture":
         """Decide which sequence stands where."""
         chosen = mix(self.shares, self.num_rows)
@@ -235,7 +231,7 @@ def _check_alike(folders: Sequence[PackedFolder]) -> None:
     if len(set(names)) < len(names):
         raise UserError(
             f"two of the folders are called {max(names, key=names.count)}: their names tell them apart. Rename one; "
-            f"to take one folder more often, use --repeats."
+            f"to take a folder more often, use --repeats."
         )
     fingerprints = [folder.fingerprint for folder in folders]
     if twice := [each for each in fingerprints if fingerprints.count(each) > 1]:
