@@ -93,6 +93,10 @@ class Mixture:
         identity = [[folder.fingerprint for folder in self.folders], list(map(str, self.shares)), self.told]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
+    def local_paths(self) -> list[Path]:
+        """Files and folders that tasks read."""
+        return [folder.path for folder in self.folders]
+
     def prepare(self, scratch: Path, engine: Engine) -> "Mixture":
         """Decide which sequence stands where."""
         chosen = mix(self.shares, self.num_rows)
