@@ -26,7 +26,7 @@ from tokenizers import models
 from etl.connect import local_engine
 from etl.engine import Engine
 from etl.inputs import Input
-from etl.shards.export import export
+from etl.shards.export import export, read_ahead
 from etl.shards.laid_out import PackSettings
 from etl.shards.of_documents import PackSource
 from etl.shards.of_folder import PackedFolder
@@ -92,20 +92,49 @@ def _write(format_: Mds, sequences: Sequences, folder: Path) -> float:
 def _measure_packing(base: Path, length: int, repeats: int) -> None:
     tokenizer = _tokenizer(base)
     documents = Documents(kind="mds", input=Input(path=str(base / "documents")))
-    source = PackSource.of(documents, PackSettings(length_tokens=length), tokenizer, "pack")
-    with local_engine(2) as two:
-        print("documents packed, MDS to MDS, start-up and imports not counted, Mtok/s")
-        for workers, engine in ((1, Engine()), (2, two)):
-            ours, theirs, tokens = [], [], 0
+    for fitting in ("best-fit", "concat"):
+        settings = PackSettings(length_tokens=length, fitting=fitting, tail="drop")
+        source = PackSource.of(documents, settings, tokenizer, "pack")
+        bare, whole, both, tokens = [], [], [], 0
+        theirs: dict[int, list[float]] = {1: [], 2: []}
+        with local_engine(2) as two:
             for _ in range(repeats):
-                out = base / "packed-theirs"
-                how = ["--length", length, "--workers", workers]
-                told = _peer("datatools", "datatools_pack", base / "documents", out, *how)
-                shutil.rmtree(out)
-                theirs.append(told["seconds"])
-                tokens = told["tokens"]
-                ours.append(_export(source, "mds", Mds(), base / "ours", engine))
-            _tell(f"{workers} process{'es' if workers > 1 else ''}", tokens, ours, {"datatools": theirs})
+                for workers, seconds in theirs.items():
+                    told = _peer(
+                        "datatools",
+                        "datatools_pack",
+                        base / "documents",
+                        base / "out",
+                        "--length",
+                        length,
+                        "-w",
+                        workers,
+                    )
+                    shutil.rmtree(base / "out")
+                    seconds.append(told["seconds"])
+                    tokens = told["tokens"]
+                bare += [_pack_alone(source, base / "ours") for _ in range(2)]
+                whole += [_export(source, "mds", Mds(), base / "ours", Engine()) for _ in range(2)]
+                both += [_export(source, "mds", Mds(), base / "ours", two) for _ in range(2)]
+        print(f"documents packed by {fitting}, MDS to MDS, start-up and imports not counted, Mtok/s")
+        others = {"datatools -w 1": theirs[1], "datatools -w 2": theirs[2]}
+        _tell("one process, the same work", tokens, bare, others)
+        _tell("one process, with provenance, sha256, fsync", tokens, whole, others)
+        _tell("two workers, with provenance, sha256, fsync", tokens, both, others)
+
+
+def _pack_alone(source: PackSource, folder: Path) -> float:
+    """Documents to sequences to MDS, as datatools does: into the page cache, without checksums and provenance."""
+    folder.mkdir()
+    started = time.perf_counter()
+    prepared = source.prepare(folder, Engine())
+    shapes, format_ = prepared.shapes(), Mds()
+    found = format_.shards(shapes)
+    for number, (start, stop) in enumerate(found):
+        format_.write(folder, number, len(found), shapes.rows(start, stop), read_ahead(prepared, start, stop))
+    seconds = time.perf_counter() - started
+    shutil.rmtree(folder)
+    return seconds
 
 
 def _measure_export(base: Path, length: int, repeats: int) -> None:
@@ -165,10 +194,11 @@ def _peer(environment: str, program: str, *arguments: object) -> dict[str, Any]:
 
 def _tell(name: str, tokens: int, ours: list[float], others: dict[str, list[float]]) -> None:
     mine = statistics.median(ours)
-    print(f"  {name:<16} ours {tokens / 1e6 / mine:,.0f}", end="")
+    shown = []
     for other, seconds in others.items():
         theirs = statistics.median(seconds)
-        print(f"  {other} {tokens / 1e6 / theirs:,.0f} (ours / this = {theirs / mine:.2f})", flush=True)
+        shown.append(f"{other} {tokens / 1e6 / theirs:,.0f} (ours / this = {theirs / mine:.2f})")
+    print(f"  {name:<44} ours {tokens / 1e6 / mine:,.0f}  {'  '.join(shown)}", flush=True)
 
 
 if __name__ == "__main__":

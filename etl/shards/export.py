@@ -123,7 +123,7 @@ def _shard_part(
 ) -> PartResult:
     folder = folder if not there.is_remote else _empty(there.scratch / name)
     stop = start + len(shapes)
-    shard = format_.write(folder, number, of, shapes, _ahead(_checked(source, start, stop)), with_sha256=True)
+    shard = format_.write(folder, number, of, shapes, read_ahead(source, start, stop), with_sha256=True)
     rows = source.provenance(start, stop)
     (folder / PROVENANCE).mkdir(exist_ok=True)
     write_table(folder / PROVENANCE / f"rows-{number:05d}.parquet", rows, rows_per_group=1024)
@@ -147,8 +147,12 @@ def _shard_part(
     return PartResult(files=names, facts=facts, rows=len(shapes), account=account, values=values)
 
 
-def _ahead(blocks: Iterator[Sequences]) -> Iterator[Sequences]:
-    """The blocks, each read while the one before is written."""
+def read_ahead(source: Source, start: int, stop: int) -> Iterator[Sequences]:
+    """The sequences start ... stop - 1, checked; a block is read while the one before is written.
+
+    Raises UserError for ids beyond the vocabulary.
+    """
+    blocks = _checked(source, start, stop)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(next, blocks, None)
         while (block := waiting.result()) is not None:
