@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +96,10 @@ def _measure_packing(base: Path, length: int, repeats: int) -> None:
     for fitting in ("best-fit", "concat"):
         settings = PackSettings(length_tokens=length, fitting=fitting, tail="drop")
         source = PackSource.of(documents, settings, tokenizer, "pack")
-        bare, whole, both, tokens = [], [], [], 0
+        bare: dict[int, list[float]] = {1: [], 2: []}
+        whole: dict[int, list[float]] = {1: [], 2: []}
         theirs: dict[int, list[float]] = {1: [], 2: []}
+        tokens = 0
         with local_engine(2) as two:
             for _ in range(repeats):
                 for workers, seconds in theirs.items():
@@ -113,28 +116,32 @@ def _measure_packing(base: Path, length: int, repeats: int) -> None:
                     shutil.rmtree(base / "out")
                     seconds.append(told["seconds"])
                     tokens = told["tokens"]
-                bare += [_pack_alone(source, base / "ours") for _ in range(2)]
-                whole += [_export(source, "mds", Mds(), base / "ours", Engine()) for _ in range(2)]
-                both += [_export(source, "mds", Mds(), base / "ours", two) for _ in range(2)]
+                for workers, engine in ((1, Engine()), (2, two)):
+                    bare[workers] += [_pack_alone(source, base / "ours", engine) for _ in range(2)]
+                    whole[workers] += [_export(source, "mds", Mds(), base / "ours", engine) for _ in range(2)]
         print(f"documents packed by {fitting}, MDS to MDS, start-up and imports not counted, Mtok/s")
         others = {"datatools -w 1": theirs[1], "datatools -w 2": theirs[2]}
-        _tell("one process, the same work", tokens, bare, others)
-        _tell("one process, with provenance, sha256, fsync", tokens, whole, others)
-        _tell("two workers, with provenance, sha256, fsync", tokens, both, others)
+        for workers, name in ((1, "one process"), (2, "two workers")):
+            _tell(f"{name}, the same work", tokens, bare[workers], others)
+            _tell(f"{name}, with provenance, sha256, fsync", tokens, whole[workers], others)
 
 
-def _pack_alone(source: PackSource, folder: Path) -> float:
+def _pack_alone(source: PackSource, folder: Path, engine: Engine) -> float:
     """Documents to sequences to MDS, as datatools does: into the page cache, without checksums and provenance."""
     folder.mkdir()
     started = time.perf_counter()
-    prepared = source.prepare(folder, Engine())
-    shapes, format_ = prepared.shapes(), Mds()
-    found = format_.shards(shapes)
-    for number, (start, stop) in enumerate(found):
-        format_.write(folder, number, len(found), shapes.rows(start, stop), read_ahead(prepared, start, stop))
+    prepared = source.prepare(folder, engine)
+    shapes = prepared.shapes()
+    shards = [(number, shapes.rows(*span), span) for number, span in enumerate(Mds().shards(shapes))]
+    engine.map(partial(_write_alone, prepared, folder), shards, doing="write", unit="shard")
     seconds = time.perf_counter() - started
     shutil.rmtree(folder)
     return seconds
+
+
+def _write_alone(source: PackSource, folder: Path, shard: tuple[int, Shapes, tuple[int, int]]) -> None:
+    number, shapes, (start, stop) = shard
+    Mds().write(folder, number, 1, shapes, read_ahead(source, start, stop))
 
 
 def _measure_export(base: Path, length: int, repeats: int) -> None:
