@@ -49,6 +49,7 @@ class Destination:
             return cls(store.address, Path.cwd() / f".{store.name}-{digest}.partial", fingerprint)
         path = Path(_IS_LOCAL.sub("", address)).expanduser().absolute()
         with _telling(str(path)):
+            str(path).encode()  # Arrow opens no other paths
             _refuse_inside(path)
         return cls(str(path), path.parent / f".{path.name}.partial", fingerprint)
 

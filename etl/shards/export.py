@@ -14,6 +14,7 @@ from threading import Thread
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -65,7 +66,7 @@ def export(source: Source, address: str, name: str, format_: Format, engine: Eng
         shutil.copyfile(source.about.tokenizer_file, there.staging / TOKENIZER)
         small.append(TOKENIZER)
         manifest = _manifest(source, name, format_, fingerprint, markers)
-        (there.staging / "README.md").write_text(card(manifest, [*files]))
+        (there.staging / "README.md").write_text(card(manifest))
         small.append("README.md")
         for each in small:
             files[each] = _kept(there, each)
@@ -206,8 +207,8 @@ def _write_documents(source: Source, there: Destination, markers: list[dict[str,
     doc_ids = np.unique(np.concatenate(parts))
     (there.staging / PROVENANCE).mkdir(exist_ok=True)
     with pq.ParquetWriter(there.staging / DOCUMENTS_FILE, DOCUMENTS, compression="zstd", compression_level=3) as writer:
-        for table in source.documents(doc_ids[doc_ids >= 0]):
-            writer.write_table(table)
+        tables = [DOCUMENTS.empty_table(), *source.documents(doc_ids[doc_ids >= 0])]
+        writer.write_table(pa.concat_tables(tables), row_group_size=1 << 16)  # in the same groups, whatever the parts
     return DOCUMENTS_FILE
 
 
