@@ -20,7 +20,7 @@ from etl.engine import Engine
 from etl.lookup import loaded
 from etl.parts import Part, read_array, read_json
 from etl.shards.laid_out import ARRAYS, DOCUMENT_FACTS, LaidOut, PackSettings
-from etl.shards.source import DOCUMENTS, About
+from etl.shards.source import DOCUMENTS, About, without_folders
 from etl.shards.tokens import Documents, tokens_part
 from nextlong.accounting import Account, Count
 from nextlong.fitting import LEAST_TOKENS, Layout, boundaries, fit
@@ -85,7 +85,7 @@ class PackSource:
         columns = {name: getattr(read.input, name) for name in ("path", "text", "id", "source")}
         return {
             "verb": self.verb,
-            "input": columns
+            "input": without_folders(columns)
             | {name: getattr(read, name) for name in ("kind", "ids", "template_sha256", "has_whole_rows")},
             "packing": dataclasses.asdict(self.settings),
         }

@@ -17,7 +17,7 @@ from etl.engine import Engine
 from etl.lookup import chunk_store, documents_of
 from etl.parts import read_array, write_array
 from etl.recipe import Recipe, load_recipe
-from etl.shards.source import DOCUMENTS, ROWS, About
+from etl.shards.source import DOCUMENTS, ROWS, About, without_folders
 from etl.verify import damaged_files
 from etl.work import RECIPE_FILE, StageFolder, Work
 from nextlong.errors import UserError
@@ -69,14 +69,18 @@ class WorkSource:
         length, strands = _strands(work, recipe, length_tokens)
         sha256 = work["chunk"].settings["tokenizer"]
         found = find_tokenizer(tokenizer or recipe.tokenizer, sha256, path)
-        made_by = {name: each for name, each in yaml.safe_load((path / RECIPE_FILE).read_text()).items() if each}
+        made_by = {
+            name: each
+            for name, each in yaml.safe_load((path / RECIPE_FILE).read_text()).items()
+            if each and name != "output"
+        }
         about = About(
             length_tokens=length,
             tokenizer_file=found.file.absolute(),
             tokenizer_sha256=sha256,
             vocab_size=found.vocab_size,
             has_mask=False,
-            made_by={"verb": "run", "recipe": {name: each for name, each in made_by.items() if name != "output"}},
+            made_by={"verb": "run", "recipe": without_folders(made_by)},
             account=(work["pack"].manifest() or {})["account"],
         )
         reads = [work["interleave"], work["pack"]]
