@@ -133,7 +133,7 @@ def _concatenated(lengths: NDArray[np.int64], length_tokens: int) -> Layout:
                 starts.append(start)
                 sizes.append(size)
                 start, rest, room = start + size, rest - size, room - size
-            if rest >= LEAST_TOKENS or room < LEAST_TOKENS:
+            if rest >= LEAST_TOKENS:  # so there is no room
                 offsets.append(len(sizes))
                 room = length_tokens
     if offsets[-1] < len(sizes):

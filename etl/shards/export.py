@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from etl.engine import Engine
 from etl.parts import MARKER, Part, PartResult, discard, file_facts, read_json, write_json, write_table
+from etl.preflight import check_workers
 from etl.shards.card import card
 from etl.shards.destination import Destination, sync
 from etl.shards.manifest import DOCUMENTS_FILE, MANIFEST, PROVENANCE, TOKENIZER, sealed
@@ -51,6 +52,8 @@ def export(source: Source, address: str, name: str, format_: Format, engine: Eng
         log.info("%s: exported earlier", there.address)
         return manifest
     with there.claimed(fingerprint):
+        if engine.client is not None:
+            check_workers(engine.client, there.staging, source.local_paths(), wait_seconds=60)
         source = source.prepare(there.scratch, engine)
         shapes = source.shapes()
         if not len(shapes):
@@ -121,7 +124,7 @@ def _shard_part(
 ) -> PartResult:
     folder = folder if not there.is_remote else _empty(there.scratch / name)
     stop = start + len(shapes)
-    shard = format_.write(folder, number, of, shapes, _ahead(_checked(source, start, stop)), with_sha256=True)
+    shard = format_.write(folder, number, of, shapes, read_ahead(source, start, stop), with_sha256=True)
     rows = source.provenance(start, stop)
     (folder / PROVENANCE).mkdir(exist_ok=True)
     write_table(folder / PROVENANCE / f"rows-{number:05d}.parquet", rows, rows_per_group=1024)
@@ -145,8 +148,12 @@ def _shard_part(
     return PartResult(files=names, facts=facts, rows=len(shapes), account=account, values=values)
 
 
-def _ahead(blocks: Iterator[Sequences]) -> Iterator[Sequences]:
-    """The blocks, each read while the one before is written."""
+def read_ahead(source: Source, start: int, stop: int) -> Iterator[Sequences]:
+    """The sequences start ... stop - 1, checked; a block is read while the one before is written.
+
+    Raises UserError for ids beyond the vocabulary.
+    """
+    blocks = _checked(source, start, stop)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(next, blocks, None)
         while (block := waiting.result()) is not None:

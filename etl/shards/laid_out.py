@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from etl.parts import read_array, read_json
 from etl.shards.source import ROWS
+from nextlong.errors import UserError
 from nextlong.fitting import Fitting, Layout
 from nextlong.packing import domain_of
 from nextlong.sequences import Sequences
 
+_MOST_TOKENS = (1 << 31) - 1  # of a list in parquet
 DOCUMENT_FACTS = np.dtype([("part", "<i4"), ("domain", "<i4"), ("byte", "<i8"), ("tokens", "<i8"), ("first", "<i8")])
 """Of a document: the file of its ids, where they begin there, how many, and where its mask begins in the part's."""
 ARRAYS = ("documents", "starts", "lengths", "offsets", "indices", "index_offsets", "masked")
@@ -39,6 +41,10 @@ class PackSettings:
     """Of concat: what becomes of the last sequence, where it is not full."""
     seed: int = 0
     """Of the order of the sequences under best-fit."""
+
+    def __post_init__(self) -> None:
+        if self.length_tokens > _MOST_TOKENS:
+            raise UserError(f"a sequence of {self.length_tokens:,} tokens is too long: it may have {_MOST_TOKENS:,}.")
 
 
 class LaidOut:

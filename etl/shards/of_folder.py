@@ -78,6 +78,10 @@ class PackedFolder:
     def __len__(self) -> int:
         return sum(shard["rows"] for shard in self.manifest["shards"])
 
+    def local_paths(self) -> list[Path]:
+        """Files and folders that tasks read."""
+        return [self.path]
+
     def prepare(self, scratch: Path, engine: Engine) -> "PackedFolder":
         """Nothing has to be written for the tasks."""
         return self

@@ -17,7 +17,8 @@ from etl.engine import Engine
 from etl.lookup import chunk_store, documents_of
 from etl.parts import read_array, write_array
 from etl.recipe import Recipe, load_recipe
-from etl.shards.source import DOCUMENTS, ROWS, About
+from etl.shards.source import DOCUMENTS, ROWS, About, without_folders
+from etl.verify import damaged_files
 from etl.work import RECIPE_FILE, StageFolder, Work
 from nextlong.errors import UserError
 from nextlong.packing import documents_per_sequence
@@ -48,6 +49,8 @@ class WorkSource:
     fingerprint: str
     strands: list[_Strand]
     chunks: StageFolder
+    reads: list[StageFolder]
+    """The stages whose files are read whole."""
     first_chunks: Path | None = None
     """int64 [2, documents]: first_chunk_id and doc_id, ascending."""
 
@@ -66,20 +69,39 @@ class WorkSource:
         length, strands = _strands(work, recipe, length_tokens)
         sha256 = work["chunk"].settings["tokenizer"]
         found = find_tokenizer(tokenizer or recipe.tokenizer, sha256, path)
-        made_by = {name: each for name, each in yaml.safe_load((path / RECIPE_FILE).read_text()).items() if each}
+        made_by = {
+            name: each
+            for name, each in yaml.safe_load((path / RECIPE_FILE).read_text()).items()
+            if each and name != "output"
+        }
         about = About(
             length_tokens=length,
             tokenizer_file=found.file.absolute(),
             tokenizer_sha256=sha256,
             vocab_size=found.vocab_size,
             has_mask=False,
-            made_by={"verb": "run", "recipe": {name: each for name, each in made_by.items() if name != "output"}},
+            made_by={"verb": "run", "recipe": without_folders(made_by)},
             account=(work["pack"].manifest() or {})["account"],
         )
-        return cls(about, f"{work['pack'].fingerprint}-{length}", strands, work["chunk"])
+        reads = [work["interleave"], work["pack"]]
+        return cls(about, f"{work['pack'].fingerprint}-{length}", strands, work["chunk"], reads)
+
+    def local_paths(self) -> list[Path]:
+        """Files and folders that tasks read."""
+        return [self.chunks.path, *[path for strand in self.strands for path, _ in strand.documents[:1]]]
 
     def prepare(self, scratch: Path, engine: Engine) -> "WorkSource":
-        """Write down which document a chunk belongs to, for all tasks to map."""
+        """Compare what is read with its checksums, and write down which document a chunk belongs to.
+
+        Raises UserError for a file that is not as the run wrote it.
+        """
+        for stage in self.reads:
+            if bad := damaged_files(stage, engine):
+                recipe = stage.path.parent / RECIPE_FILE
+                raise UserError(
+                    f"{stage.path / bad[0]} is not as the run wrote it (another checksum). Run 'nextlong run "
+                    f"{recipe}', which makes it again, then this command."
+                )
         file = scratch / "first_chunks.npy"
         documents = all_documents(self.chunks)
         write_array(file, np.stack([documents["first_chunk_id"].to_numpy(), documents["doc_id"].to_numpy()]))

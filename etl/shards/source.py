@@ -70,6 +70,9 @@ class Source(Protocol):
     def fingerprint(self) -> str:
         """Of all that decides their content."""
 
+    def local_paths(self) -> list[Path]:
+        """Files and folders that tasks read; some stand for all."""
+
     def prepare(self, scratch: Path, engine: Engine) -> "Source":
         """The source with what its tasks look up written below `scratch`; called once, before any task."""
 
@@ -87,3 +90,12 @@ class Source(Protocol):
 
     def documents(self, doc_ids: NDArray[np.int64]) -> Iterator[pa.Table]:
         """Columns of DOCUMENTS, of the documents of these ascending doc_ids."""
+
+
+def without_folders(told: Any) -> Any:
+    """Settings with local paths cut to their names: exports are published, and a machine's folders are nobody's."""
+    if isinstance(told, dict):
+        return {name: without_folders(each) for name, each in told.items()}
+    if isinstance(told, list):
+        return [without_folders(each) for each in told]
+    return told.rstrip("/").rpartition("/")[2] if isinstance(told, str) and told.startswith(("/", "~")) else told

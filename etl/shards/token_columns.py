@@ -113,12 +113,16 @@ def read_mds(folder: Path, number: int, names: Names, vocab_size: int) -> Rows:
         raise UserError(f"{where.file} has no column {name}; it has {', '.join(columns)}. Name another one.")
     if columns[column].partition(":")[0] not in ("ndarray", "bytes"):
         raise UserError(f"{where.file}: column {column} is {columns[column]}, but must be lists of whole numbers.")
-    arrays = [_list(each, where, row, column) for row, each in enumerate(_values(shard, column, columns[column]))]
-    lengths = np.array([len(each) for each in arrays], np.int64)
+    arrays: list[NDArray[Any]] = []
+    if (in_place := shard.lists(column)) is not None:
+        lengths = in_place[1]
+    else:
+        arrays = [_list(each, where, row, column) for row, each in enumerate(_values(shard, column, columns[column]))]
+        lengths = np.array([len(each) for each in arrays], np.int64)
     source = names.source or next((name for name in ("domain", "source") if name in columns), None)
-    sources = [str(each) for each in shard.values(source)] if source else [folder.name] * len(arrays)
-    source_ids = [str(each) for each in shard.values(names.id)] if names.id else [None] * len(arrays)
-    table = pa.table([pa.array(np.arange(len(arrays))), source_ids, sources], schema=DOCUMENTS)
+    sources = [str(each) for each in shard.values(source)] if source else [folder.name] * len(shard)
+    source_ids = [str(each) for each in shard.values(names.id)] if names.id else [None] * len(shard)
+    table = pa.table([pa.array(np.arange(len(shard))), source_ids, sources], schema=DOCUMENTS)
     mask = pieces = None
     if "mask" in columns:
         masks = [_list(each, where, row, "mask") for row, each in enumerate(shard.values("mask"))]
@@ -126,9 +130,9 @@ def read_mds(folder: Path, number: int, names: Names, vocab_size: int) -> Rows:
         mask = _mask(np.concatenate([np.empty(0, np.uint8), *masks]), counts, lengths, where, np.arange(len(masks)))
     if "indices" in columns:
         pieces = [_pairs(each, where.row(row)) for row, each in enumerate(shard.values("indices"))]
-    found = Rows(np.empty(0, np.uint32), lengths, table, len(arrays), mask=mask, pieces=pieces)
-    if _in_place(shard, arrays):
-        return found._replace(file=str(shard.path), begins=shard.places(column)[:, 1] - 4 * lengths)
+    found = Rows(np.empty(0, np.uint32), lengths, table, len(shard), mask=mask, pieces=pieces)
+    if in_place is not None:
+        return found._replace(file=str(shard.path), begins=in_place[0])
     for row, each in enumerate(arrays):  # those in place are looked at when they are read
         _check_ids(each, lengths[row : row + 1], where, np.array([row]), vocab_size)
     return found._replace(ids=np.concatenate([found.ids, *[each.astype(np.uint32, copy=False) for each in arrays]]))
@@ -150,10 +154,6 @@ class _Where(NamedTuple):
 
     def row(self, number: int) -> str:
         return f"{self.file}, row {self.first_row + number} (from 0)"
-
-
-def _in_place(shard: MdsShard, arrays: list[NDArray[Any]]) -> bool:
-    return shard.path.suffix == ".mds" and all(each.dtype == np.dtype("<u4") for each in arrays)
 
 
 def _values(shard: MdsShard, column: str, encoding: str) -> Iterator[Any]:

@@ -43,6 +43,8 @@ class Documents:
     """Of texts and chats; of token ids only its path and the columns id and source count."""
     ids: str = "input_ids"
     """Column of token ids."""
+    template_sha256: str | None = None
+    """Of the template that chats go through, and its tokenizer."""
     has_whole_rows: bool = False
     """A row with boundaries (`indices`) is one document that keeps them; else each of its pieces is a document."""
 
@@ -57,9 +59,18 @@ class Documents:
             folders = _folders(self.input.addresses)
             return [(folder, number) for folder in folders for number in range(len(MdsFolder(folder).shards))]
         if self.kind == "tokens":
-            files = find_files(self.input.addresses, "parquet")
-            return [(file, *groups) for file in files for groups in row_groups(file)]
-        return plan_splits(self.input, list_files(self.input))
+            return [(file, *groups) for file in self._files() for groups in row_groups(file)]
+        return plan_splits(self.input, self._files())
+
+    def local_paths(self) -> list[Path]:
+        """Files and folders that tasks read; the first and the last stand for all."""
+        if self.kind == "mds":
+            return _folders(self.input.addresses)
+        files = self._files()
+        return [Path(file.path) for file in (files[0], files[-1]) if file.is_local]
+
+    def _files(self) -> list[InputFile]:
+        return find_files(self.input.addresses, "parquet") if self.kind == "tokens" else list_files(self.input)
 
     def identity(self) -> Any:
         """What changes with the content of the input (JSON)."""
@@ -67,8 +78,7 @@ class Documents:
             folders = _folders(self.input.addresses)
             indices = [hashlib.sha256((folder / INDEX).read_bytes()).hexdigest() for folder in folders]
             return [indices, identify(_shard_files(folders))]
-        files = find_files(self.input.addresses, "parquet") if self.kind == "tokens" else list_files(self.input)
-        return identify(files)
+        return identify(self._files())
 
 
 def kind_of(addresses: list[str], *, is_chat: bool, has_ids: bool) -> Kind:

@@ -241,7 +241,7 @@ def _convert(options: argparse.Namespace, _: list[str]) -> int:
 
 
 def _write_documents(options: argparse.Namespace, settings: Any, tokenizer: "Tokenizer") -> int:
-    from etl.inputs import Input
+    from etl.inputs import ChatInput, Input
     from etl.shards.of_documents import PackSource
     from etl.shards.tokens import Documents, kind_of
 
@@ -249,17 +249,20 @@ def _write_documents(options: argparse.Namespace, settings: Any, tokenizer: "Tok
         raise UserError("--ids and --chat do not go together: chats are tokenized here.")
     kind = kind_of(options.input, is_chat=options.chat, has_ids=options.ids is not None)
     columns = {name: getattr(options, name) for name in ("text", "id", "source") if getattr(options, name)}
-    reading = (_chat_input() if kind == "chat" else Input)(path=options.input, **columns)
     documents = Documents(
-        kind=kind, input=reading, ids=options.ids or "input_ids", has_whole_rows=options.verb == "convert"
+        kind=kind,
+        input=(ChatInput if kind == "chat" else Input)(path=options.input, **columns),
+        ids=options.ids or "input_ids",
+        template_sha256=_template(options.tokenizer) if kind == "chat" else None,
+        has_whole_rows=options.verb == "convert",
     )
     return _write(PackSource.of(documents, settings, tokenizer, options.verb), options)
 
 
-def _chat_input() -> Any:
-    from etl.inputs import ChatInput
+def _template(tokenizer: str) -> str:
+    from nextlong.chats import ChatTemplate
 
-    return ChatInput
+    return ChatTemplate.load(tokenizer).fingerprint
 
 
 def _tokenizer(options: argparse.Namespace) -> "Tokenizer":

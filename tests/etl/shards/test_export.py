@@ -189,6 +189,10 @@ def test_the_manifest_says_how_it_was_made(work: Work, tmp_path: Path, tokenizer
     assert told["account"]["sequences"]["kept"] == told["rows"]
     assert json.loads((tmp_path / "out" / "manifest.json").read_text()) == told
     assert {"nextlong", "pyarrow"} <= told["versions"].keys()
+    assert told["made_by"]["recipe"]["input"]["path"] == "corpus.parquet"
+    for name in ("manifest.json", "README.md"):
+        assert "/tmp" not in (tmp_path / "out" / name).read_text()
+        assert str(work.path.parent) not in (tmp_path / "out" / name).read_text()
 
 
 def test_the_card_has_what_a_hub_needs(work: Work, tmp_path: Path) -> None:

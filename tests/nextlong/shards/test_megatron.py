@@ -124,9 +124,16 @@ def _other_type(folder: Path) -> None:
     (folder / "sequences.idx").write_bytes(index)
 
 
+def _broken_head(folder: Path) -> None:
+    boundaries = bytearray((folder / "sequences.boundaries.npy").read_bytes())
+    boundaries[10] = 0x84
+    (folder / "sequences.boundaries.npy").write_bytes(boundaries)
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
+        (_broken_head, "Error: "),
         (
             lambda folder: (folder / "sequences.idx").write_bytes(b"TNTIDX\0\0" + bytes(100)),
             "its .idx begins otherwise",

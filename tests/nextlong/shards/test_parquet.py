@@ -1,6 +1,7 @@
 """Parquet: names, columns and row groups as `datasets` reads them."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -89,6 +90,14 @@ def test_a_file_without_rows_is_passed_over(tmp_path: Path) -> None:
     pq.write_table(SCHEMA.empty_table(), tmp_path / "empty.parquet")
     folder = ParquetFolder(tmp_path, ["empty.parquet", name, "empty.parquet"])
     assert_equal(folder.read(0, 3), sequences)
+
+
+def test_a_footer_of_fewer_rows_than_none_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which one other bit makes of it."""
+    footer = SimpleNamespace(num_row_groups=1, row_group=lambda _: SimpleNamespace(num_rows=-1))
+    monkeypatch.setattr(pq, "read_metadata", lambda _: footer)
+    with pytest.raises(UserError, match=r"x.parquet cannot be read as parquet: a row group has fewer rows than none"):
+        ParquetFolder(tmp_path, ["x.parquet"])
 
 
 @pytest.mark.parametrize("number", [0, -1, 1 << 31])
