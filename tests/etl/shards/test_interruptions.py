@@ -42,11 +42,11 @@ def _interrupted(mode: str, step: int, folder: Path, *command: object) -> list[d
     )
     assert ran.returncode == 0, ran.stderr
     found = [json.loads(line) for line in ran.stdout.splitlines()]
-    assert len(found) > 4
+    assert len(found) >= 4
     return found
 
 
-@pytest.mark.parametrize(("mode", "step"), [("kill", 5), ("full", 13), ("ctrl-c", 13)])
+@pytest.mark.parametrize(("mode", "step"), [("kill", 7), ("full", 19), ("ctrl-c", 19)])
 def test_an_export_interrupted_at_any_operation(work: Work, tmp_path: Path, mode: str, step: int) -> None:
     out = tmp_path / "there" / "out"
     command = ["export", work.path, "--format", "parquet", "--shard-tokens", 5 * TARGET, "--out", out]
@@ -60,7 +60,7 @@ def test_an_export_interrupted_at_any_operation(work: Work, tmp_path: Path, mode
 def test_packing_interrupted_at_any_operation(corpus_file: Path, tokenizer_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "there" / "out"
     packing = ["--tokenizer", tokenizer_file, "--length", 512, "--format", "megatron", "--shard-tokens", 30_000]
-    found = _interrupted("kill", 9, out.parent, "pack", corpus_file, *packing, "--out", out)
+    found = _interrupted("kill", 17, out.parent, "pack", corpus_file, *packing, "--out", out)
     assert [each for each in found if each["wrong"]] == []
 
 
@@ -68,7 +68,7 @@ def test_mixing_interrupted_at_any_operation(pack: Pack, tmp_path: Path) -> None
     one, two = pack("one"), pack("two", seed=1)
     out = tmp_path / "there" / "out"
     mixing = ["--proportions", 1, 2, "--format", "mds", "--shard-bytes", 60_000, "--compression", "zstd"]
-    found = _interrupted("kill", 16, out.parent, "mix", one.path, two.path, *mixing, "--out", out)
+    found = _interrupted("kill", 23, out.parent, "mix", one.path, two.path, *mixing, "--out", out)
     assert [each for each in found if each["wrong"]] == []
     assert verify(one.path, Engine()).faults == verify(two.path, Engine()).faults == []
 
@@ -154,7 +154,7 @@ class Packing:
 
     def __init__(self, corpus: Path, tokenizer: Path, out: Path) -> None:
         self.out = out
-        options = ["--tokenizer", tokenizer, "--length", 64, "--shard-tokens", 256, "--out", out, "--workers", 2]
+        options = ["--tokenizer", tokenizer, "--length", 64, "--shard-tokens", 1024, "--out", out, "--workers", 2]
         self._screen = out.with_name(f"{out.name}.txt")
         with open(self._screen, "w") as screen:
             self.process = subprocess.Popen(
@@ -189,7 +189,7 @@ class Packing:
 @pytest.fixture
 def undisturbed(pack: Pack) -> dict[str, str]:
     folder = pack(
-        "undisturbed", columns={"text": "text"}, length_tokens=64, format_=("parquet", Parquet(shard_tokens=256))
+        "undisturbed", columns={"text": "text"}, length_tokens=64, format_=("parquet", Parquet(shard_tokens=1024))
     )
     return {name: each for name, each in _hashes(folder.path).items() if name not in ("README.md", "manifest.json")}
 
@@ -204,7 +204,7 @@ def _kill(packing: Packing) -> int:
     """A worker first, in whose place another one is started; then the command."""
     with frozen(packing.workers()[0].pid):
         packing.workers()[0].kill()
-    packing.reach(20)
+    packing.reach(8)
     packing.process.kill()
     return -signal.SIGKILL
 
@@ -223,7 +223,7 @@ def test_a_killed_worker_costs_nothing_and_a_stopped_command_goes_on_where_it_wa
     stop: Callable[[Packing], int],
 ) -> None:
     packing = Packing(corpus_file, tokenizer_file, tmp_path / "out")
-    packing.reach(5)
+    packing.reach(3)
     workers = packing.workers()
     packing.end(stop(packing))
     assert not psutil.wait_procs(workers, timeout=30)[1], "workers outlive the command"
