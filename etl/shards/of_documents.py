@@ -96,11 +96,12 @@ class PackSource:
 
     def prepare(self, scratch: Path, engine: Engine) -> "PackSource":
         """Find or make the token ids, and lay all documents out."""
+        fingerprint = self.fingerprint  # once: it looks into every file
         parts = [
             Part(
                 folder=scratch,
                 name=f"tokens-{number:05d}",
-                fingerprint=self.fingerprint,
+                fingerprint=fingerprint,
                 function=tokens_part,
                 arguments={"documents": self.documents_, "split": split, "tokenizer_file": self.tokenizer_file},
             )

@@ -206,6 +206,8 @@ def _export(options: argparse.Namespace, _: list[str]) -> int:
 
     if is_work_folder(options.work):
         return _write(WorkSource.open(options.work, tokenizer=options.tokenizer, length_tokens=options.length), options)
+    if options.length is not None or options.tokenizer is not None:
+        raise UserError(f"--length and --tokenizer are options for a work folder; {options.work} states its own.")
     folder = PackedFolder.open(options.work)
     folder.refuse_tokens_only()
     return _write(folder, options)
@@ -219,6 +221,8 @@ def _pack(options: argparse.Namespace, _: list[str]) -> int:
     bos, eos = (special_id(tokenizer, kind, getattr(options, kind)) for kind in ("bos", "eos"))
     if options.chat and (bos is not None or eos is not None):
         raise UserError("--bos and --eos do not go with --chat: the chat template writes them.")
+    if options.tail != "pad" and options.fitting != "concat":
+        raise UserError("--tail drop is an option of --fitting concat: best-fit has no last sequence.")
     settings = PackSettings(
         length_tokens=options.length,
         fitting=options.fitting,
@@ -248,11 +252,11 @@ def _write_documents(options: argparse.Namespace, settings: Any, tokenizer: "Tok
     if options.chat and options.ids:
         raise UserError("--ids and --chat do not go together: chats are tokenized here.")
     kind = kind_of(options.input, is_chat=options.chat, has_ids=options.ids is not None)
-    columns = {name: getattr(options, name) for name in ("text", "id", "source") if getattr(options, name)}
+    columns = {name: getattr(options, name) for name in ("text", "id", "source") if getattr(options, name) is not None}
     documents = Documents(
         kind=kind,
         input=(ChatInput if kind == "chat" else Input)(path=options.input, **columns),
-        ids=options.ids or "input_ids",
+        ids="input_ids" if options.ids is None else options.ids,
         template_sha256=_template(options.tokenizer) if kind == "chat" else None,
         has_whole_rows=options.verb == "convert",
     )

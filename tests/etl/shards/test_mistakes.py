@@ -150,6 +150,19 @@ def test_a_run_that_was_damaged_says_to_run_it_again(work: Work, tmp_path: Path,
     refused(lambda: export(WorkSource.open(damaged), str(tmp_path / "out"), *FORMATS["mds"], Engine()), match)
 
 
+def test_an_export_into_its_own_input_is_refused(pack: Pack, corpus_file: Path, tmp_path: Path) -> None:
+    """Else the same command reads its own result the next time, and is refused for another reason."""
+    (tmp_path / "corpus").mkdir()
+    shutil.copy(corpus_file, tmp_path / "corpus")
+    refused(lambda: pack("corpus/out", path=tmp_path / "corpus"), "corpus/out is inside .*corpus, which it is made of")
+    assert os.listdir(tmp_path / "corpus") == [corpus_file.name]
+
+
+def test_where_nothing_is_left_it_says_what_became_of_it(pack: Pack, tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.parquet", {"text": pa.array([None, None, "", "a"])})
+    refused(lambda: pack(path=path), "there is no sequence .*2 null.*2 too_short")
+
+
 def test_other_part_sizes_give_the_same_bytes(pack: Pack, corpus_file: Path, tmp_path: Path) -> None:
     from etl.inputs import Input
     from etl.shards.laid_out import PackSettings
@@ -173,6 +186,7 @@ def test_the_command_says_it_in_one_sentence_and_leaves_what_is_there(
 ) -> None:
     path = _write(tmp_path / "ids.parquet", {"input_ids": [[1] * 20] * 3, "mask": [[1] * 20, [1] * 19, [1] * 20]})
     packing = ["--tokenizer", tokenizer_file, "--length", 16, "--workers", 0]
+    made = _export(work, tmp_path / "made").path
     for arguments, told in (
         (["pack", path, "--ids", *packing, "--out", tmp_path / "out"], "row 1 (from 0): the mask has 19 entries"),
         (
@@ -181,6 +195,12 @@ def test_the_command_says_it_in_one_sentence_and_leaves_what_is_there(
         ),
         (["export", work.path, "--out", tmp_path, "--workers", 0], "exists and is no export. Nothing is written over"),
         (["mix", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "out"], "--proportions --repeats is required"),
+        (
+            ["pack", path, "--ids", *packing, "--tail", "drop", "--out", tmp_path / "out"],
+            "is an option of --fit",
+        ),
+        (["pack", path, "--id", "", *packing, "--out", tmp_path / "out"], "input.id is"),
+        (["export", made, "--length", 7, "--workers", 0, "--out", tmp_path / "out"], "are options for a work folder"),
         (["verify", tmp_path, "--workers", 0], "is no export: it has no manifest.json of one"),
         (["trace", tmp_path / "none", 0], "is no folder"),
     ):
