@@ -138,11 +138,14 @@ def test_a_run_that_is_not_finished(work: Work, tmp_path: Path) -> None:
     refused(lambda: WorkSource.open(unfinished), r"work holds no packed sequences yet: run 'nextlong run .*first")
 
 
-@pytest.mark.parametrize("stage", ["6-long-documents", "7-packed"])
-def test_a_run_that_was_damaged_says_to_run_it_again(work: Work, tmp_path: Path, stage: str) -> None:
+@pytest.mark.parametrize(
+    "pattern",
+    ["7-packed/*.parquet", "6-long-documents/*.parquet", "2-chunks/*.documents.parquet", "2-chunks/offsets.npy"],
+)
+def test_a_run_that_was_damaged_says_to_run_it_again(work: Work, tmp_path: Path, pattern: str) -> None:
     damaged = tmp_path / "work"
     shutil.copytree(work.path, damaged)
-    [part, *_] = sorted((damaged / stage).glob("*.parquet"))
+    [part, *_] = sorted(damaged.glob(pattern))
     content = bytearray(part.read_bytes())
     content[len(content) // 3] ^= 1
     part.write_bytes(content)
