@@ -28,9 +28,12 @@ def reopen_damaged(work: Work, wanted: Collection[str], engine: Engine) -> list[
     return reopened
 
 
-def damaged_files(stage: StageFolder, engine: Engine) -> list[str]:
-    """The files of a finished stage whose size or checksum is not the noted one, and those that are gone."""
-    files = [{name: facts} for name, facts in stage.files().items()]
+def damaged_files(stage: StageFolder, engine: Engine, *, endings: tuple[str, ...] = ("",)) -> list[str]:
+    """The files of a finished stage whose size or checksum is not the noted one, and those that are gone.
+
+    endings: of the names of the files that are looked at.
+    """
+    files = [{name: facts} for name, facts in stage.files().items() if name.endswith(endings)]
     found = engine.map(partial(damaged, stage.path), files, doing=f"check {stage.stage}", unit="file")
     return [name for names in found for name in names]
 

@@ -51,13 +51,15 @@ def export(source: Source, address: str, name: str, format_: Format, engine: Eng
             raise UserError(f"{there.address} holds another export. Nothing is written over it: give another --out.")
         log.info("%s: exported earlier", there.address)
         return manifest
+    if not there.is_remote:
+        _refuse_own_input(source, Path(there.address))
     with there.claimed(fingerprint):
         if engine.client is not None:
             check_workers(engine.client, there.staging, source.local_paths(), wait_seconds=60)
         source = source.prepare(there.scratch, engine)
         shapes = source.shapes()
         if not len(shapes):
-            raise UserError("there is no sequence to export.")
+            raise UserError(f"there is no sequence to export{_reasons(source.about.account)}.")
         parts = _parts(source, format_, shapes, there, fingerprint)
         markers = engine.run(parts, doing="export", unit="sequence")
         files = {name: facts for marker in markers for name, facts in _files(marker).items()}
@@ -75,6 +77,22 @@ def export(source: Source, address: str, name: str, format_: Format, engine: Eng
         _kept(there, MANIFEST)
         there.publish([*manifest["files"], MANIFEST])
     return manifest
+
+
+def _refuse_own_input(source: Source, out: Path) -> None:
+    for path in source.local_paths():
+        if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
+            raise UserError(f"{out} is inside {path}, which it is made of. Give another --out.")
+
+
+def _reasons(account: dict[str, Any]) -> str:
+    """What became of everything, for a sentence."""
+    told = []
+    for unit in ("rows", "documents"):
+        if dropped := account.get(unit, {}).get("dropped"):
+            reasons = ", ".join(f"{number:,} {reason}" for reason, number in dropped.items())
+            told.append(f"of {account[unit]['read']:,} {unit} {reasons}")
+    return f": {'; '.join(told)}" if told else ""
 
 
 def _options(format_: Format) -> dict[str, Any]:

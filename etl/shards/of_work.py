@@ -95,8 +95,9 @@ class WorkSource:
 
         Raises UserError for a file that is not as the run wrote it.
         """
-        for stage in self.reads:
-            if bad := damaged_files(stage, engine):
+        looked_at = [(self.chunks, ("offsets.npy", ".documents.parquet")), *[(stage, ("",)) for stage in self.reads]]
+        for stage, endings in looked_at:
+            if bad := damaged_files(stage, engine, endings=endings):
                 recipe = stage.path.parent / RECIPE_FILE
                 raise UserError(
                     f"{stage.path / bad[0]} is not as the run wrote it (another checksum). Run 'nextlong run "

@@ -67,7 +67,8 @@ class Documents:
         if self.kind == "mds":
             return _folders(self.input.addresses)
         files = self._files()
-        return [Path(file.path) for file in (files[0], files[-1]) if file.is_local]
+        folders = [folder for folder in _folders(self.input.addresses) if folder.is_dir()]
+        return [*folders, *[Path(file.path) for file in (files[0], files[-1]) if file.is_local]]
 
     def _files(self) -> list[InputFile]:
         return find_files(self.input.addresses, "parquet") if self.kind == "tokens" else list_files(self.input)
