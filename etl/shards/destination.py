@@ -23,7 +23,7 @@ from nextlong.errors import UserError
 from nextlong.folders import refuse_links_out
 
 _CLAIM = "export.json"
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_IS_LOCAL = re.compile("^(file|local)://")
 _SYNCS = 8  # files that the disk is asked for at once
 
 
@@ -43,11 +43,11 @@ class Destination:
         Raises UserError for an address with a password in it, one that names no folder, and one inside an export.
         """
         check_address(address, "--out")
-        if _URL.match(address) and not address.startswith(("file://", "local://")):
+        if "://" in address and not _IS_LOCAL.match(address):
             store = ObjectStore.at(address)
             digest = hashlib.sha256(store.address.encode(errors="surrogateescape")).hexdigest()[:8]
             return cls(store.address, Path.cwd() / f".{store.name}-{digest}.partial", fingerprint)
-        path = Path(re.sub(r"^(file|local)://", "", address)).expanduser().absolute()
+        path = Path(_IS_LOCAL.sub("", address)).expanduser().absolute()
         with _telling(str(path)):
             _refuse_inside(path)
         return cls(str(path), path.parent / f".{path.name}.partial", fingerprint)

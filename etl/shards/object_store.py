@@ -32,8 +32,8 @@ class ObjectStore:
     def at(cls, address: str) -> "ObjectStore":
         """The store of a URL. Raises UserError for one that names no folder, or where nothing can be written."""
         scheme, _, path = address.partition("://")
-        if not path.strip("/"):
-            raise UserError(f"--out {address} names no folder. Give one, such as {scheme}://bucket/folder.")
+        if not scheme or not path.strip("/"):
+            raise UserError(f"--out {address} names no folder. Give one, such as s3://bucket/folder.")
         if scheme.lower() in _READ_ONLY:
             raise UserError(f"--out {address} cannot be written to: give a folder, or a URL of an object store.")
         found = cls(address.rstrip("/"))

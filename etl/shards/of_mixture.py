@@ -235,7 +235,7 @@ def _check_alike(folders: Sequence[PackedFolder]) -> None:
     if len(set(names)) < len(names):
         raise UserError(
             f"two of the folders are called {max(names, key=names.count)}: their names tell them apart. Rename one; "
-            f"to take one folder more often, use --repeats."
+            f"to take a folder more often, use --repeats."
         )
     fingerprints = [folder.fingerprint for folder in folders]
     if twice := [each for each in fingerprints if fingerprints.count(each) > 1]:

@@ -72,9 +72,6 @@ class HashedFile:
             self._hashing.result()
         return self._hashes[name].hexdigest()
 
-    def __len__(self) -> int:
-        return self._bytes
-
 
 def _write_all(number: int, buffers: list[Any]) -> None:
     """Write buffers one after the other, however little a call takes of them."""

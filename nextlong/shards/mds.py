@@ -85,8 +85,9 @@ class Mds:
         head = np.concatenate([[len(shapes)], offsets]).astype("<u4").tobytes() + config
         name = f"shard.{number:05d}.mds"
         hashes = sorted(set(self.hashes))
-        computed = {*hashes, "sha256"} if with_sha256 else hashes
-        with HashedFile(folder / name, computed, keep=self.compression is not None) as raw:
+        with_more = {*hashes, "sha256"} if with_sha256 else hashes
+        is_packed = self.compression is not None
+        with HashedFile(folder / name, hashes if is_packed else with_more, keep=is_packed) as raw:
             raw.write([head])
             for block in shapes.checked(blocks):
                 raw.write(self._samples(block))
@@ -95,7 +96,7 @@ class Mds:
         if self.compression is not None:
             name = f"{name}.zstd"
             level = int(self.compression.partition(":")[2] or _LEVEL)
-            with HashedFile(folder / name, computed) as written:
+            with HashedFile(folder / name, with_more) as written:
                 written.write([pa.Codec("zstd", level).compress(raw.content, asbytes=True)])
             entry["zip_data"] = written.facts(hashes)
         sha256 = {name: written.digest("sha256")} if with_sha256 else {}

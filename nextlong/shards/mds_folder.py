@@ -1,6 +1,5 @@
 """An MDS folder in, ours or another's; sequences, or the values of its columns, out. Nothing is unpacked on disk."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +7,8 @@ import numpy as np
 from nextlong.errors import UserError
 from nextlong.folders import inside
 from nextlong.sequences import Sequences, concatenate, spans
-from nextlong.shards.mds import INDEX
-from nextlong.shards.mds_shard import Entry, MdsShard
+from nextlong.shards.mds_index import Entry, read_index
+from nextlong.shards.mds_shard import MdsShard
 
 __all__ = ["MdsFolder", "MdsShard"]
 
@@ -19,12 +18,7 @@ class MdsFolder:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        try:
-            told = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-            self._entries = [Entry.of(each) for each in told["shards"]]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise UserError(f"{folder} is no MDS folder: its {INDEX} cannot be read ({reason}).") from error
+        self._entries = read_index(folder)
         self._firsts = np.cumsum([0, *[entry.samples for entry in self._entries]])
         self.shards = [self._path(entry) for entry in self._entries]
         """The files of the shards."""

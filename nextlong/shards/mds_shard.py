@@ -1,6 +1,5 @@
 """One MDS file and its entry in the index in; the values of its columns, or sequences, out."""
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,46 +10,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from nextlong.errors import UserError
 from nextlong.sequences import Sequences
-from nextlong.shards.mds import MOST_BYTES
 from nextlong.shards.mds_encodings import decoder
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Entry:
-    """What an index states of a shard."""
-
-    samples: int
-    encodings: dict[str, str]
-    """By column."""
-    sizes: dict[str, int | None]
-    """Bytes of a value, by column; None: they differ."""
-    raw_name: Any
-    raw_bytes: int
-    zipped_name: Any
-    """None: it is not compressed."""
-    compression: Any
-
-    @classmethod
-    def of(cls, told: dict[str, Any]) -> "Entry":
-        """Raises ValueError, KeyError or TypeError for what describes no shard."""
-        if told["format"] != "mds" or told["version"] != 2:
-            raise ValueError(f"a shard is {told['format']}, version {told['version']}, and not mds, version 2")
-        names, raw, zipped = told["column_names"], told["raw_data"], told.get("zip_data")
-        found = cls(
-            samples=told["samples"],
-            encodings={str(name): str(each) for name, each in zip(names, told["column_encodings"], strict=True)},
-            sizes={str(name): each for name, each in zip(names, told["column_sizes"], strict=True)},
-            raw_name=raw["basename"],
-            raw_bytes=raw["bytes"],
-            zipped_name=None if zipped is None else zipped["basename"],
-            compression=told.get("compression"),
-        )
-        numbers = [found.samples, found.raw_bytes, *(size for size in found.sizes.values() if size is not None)]
-        if any(type(number) is not int or not 0 <= number <= MOST_BYTES for number in numbers):
-            raise ValueError("a number of samples or bytes is none")
-        if len(found.sizes) < len(names):
-            raise ValueError("two columns have one name")
-        return found
+from nextlong.shards.mds_index import Entry
 
 
 class MdsShard:
@@ -99,21 +60,34 @@ class MdsShard:
     def lists(self, column: str) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
         """(begins, lengths), int64 [samples]: where the numbers of lists of uint32 stand in the file, in bytes.
 
-        None: the column's values are something else, or the file is compressed.
+        None: the column's values are something else, which `values` tells of, or the file is compressed.
         """
         encoding = self._encodings.get(column, "")
         if not encoding.startswith("ndarray:uint32") or not isinstance(self._data.base, np.memmap):
             return None
         starts, ends = self.places(column).T
-        if encoding != "ndarray:uint32":  # a fixed shape, and nothing before the numbers
-            return (starts, (ends - starts) // 4) if encoding.count(",") == 0 else None
-        if not (ends > starts).all():
+        shape = encoding.removeprefix("ndarray:uint32").removeprefix(":")
+        if shape:  # nothing stands before the numbers
+            found = (starts, np.full(len(starts), int(shape))) if shape.isdecimal() else None
+        else:
+            found = self._of_one_dimension(starts, ends)
+        return found if found is not None and (found[0] + 4 * found[1] == ends).all() else None
+
+    def _of_one_dimension(
+        self, starts: NDArray[np.int64], ends: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+        """(begins, lengths) of arrays as their heads state them; None where one has another head."""
+        if (starts >= ends).any():
             return None
         heads = self._data[starts]
-        begins = starts + 1 + (1 << (heads & 3).astype(np.int64))
-        lengths = (ends - begins) // 4
-        if (heads >> 2 != 1).any() or (begins + 4 * lengths != ends).any():
+        widths = 1 << (heads & 3).astype(np.int64)
+        begins = starts + 1 + widths
+        if (heads >> 2 != 1).any() or (begins > ends).any():
             return None
+        lengths = np.empty(len(starts), np.int64)
+        for width in np.unique(widths).tolist():
+            here = np.flatnonzero(widths == width)
+            lengths[here] = self._data[starts[here, None] + 1 + np.arange(width)].view(f"<u{width}")[:, 0]
         return begins, lengths
 
     def values(

@@ -1,6 +1,7 @@
 """Every format: what is written is read back; the same sequences are the same bytes; blocks are streamed."""
 
 import dataclasses
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,22 @@ def test_the_same_sequences_are_the_same_bytes_whatever_their_blocks(name: str, 
 )
 def test_blocks_are_written_as_they_come_and_let_go(name: str, tmp_path: Path) -> None:
     assert_streamed(ALL[name], tmp_path)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_checksum_that_comes_with_the_writing_is_that_of_the_file(name: str, tmp_path: Path) -> None:
+    sequences = made(5, has_mask=True)
+    shapes = Shapes.of(sequences)
+    for number, with_sha256 in enumerate((True, False)):
+        folder = tmp_path / str(with_sha256)
+        folder.mkdir()
+        shard = ALL[name].write(folder, number, 2, shapes, blocks_of(sequences, 2), with_sha256=with_sha256)
+        told = shard.get("sha256", {})
+        assert set(told) <= set(shard["files"])
+        for each, digest in told.items():
+            assert digest == hashlib.sha256((folder / each).read_bytes()).hexdigest()
+        if _format(name) in ("mds", "arrow") and with_sha256:
+            assert list(told) == shard["files"]
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -100,6 +100,53 @@ def test_values_are_given_from_start_to_stop_and_at_their_places(tmp_path: Path)
     ]
 
 
+@pytest.mark.parametrize("count", [1, 255, 256, 65_536])
+@pytest.mark.parametrize("is_fixed", [True, False])
+def test_lists_of_uint32_are_found_where_they_stand(count: int, is_fixed: bool, tmp_path: Path) -> None:
+    rows = [np.arange(row, row + count, dtype=np.uint32) for row in range(3)]
+    if is_fixed:
+        shard = _shard(tmp_path, f"ndarray:uint32:{count}", 4 * count, *(row.tobytes() for row in rows))
+    else:
+        rows.append(np.arange(9, dtype=np.uint32))
+        shard = _shard(tmp_path, "ndarray:uint32", None, *map(foreign.array, rows))
+    found = shard.lists("it")
+    assert found is not None
+    assert found[1].tolist() == [len(row) for row in rows]
+    content = shard.path.read_bytes()
+    for begin, row in zip(found[0].tolist(), rows, strict=True):
+        assert content[begin : begin + row.nbytes] == row.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "size", "value"),
+    [
+        ("ndarray:int32", None, foreign.array(np.arange(8, dtype="<i4"))),
+        ("ndarray", None, foreign.array(np.arange(8, dtype="<u4"), has_type=True)),
+        ("ndarray:uint32:2,4", 32, bytes(32)),
+        ("ndarray:uint32:x", 32, bytes(32)),
+        ("ndarray:uint32:7", 32, bytes(32)),
+        ("ndarray:uint32", None, foreign.array(np.ones((2, 4), "<u4"))),
+        ("ndarray:uint32", None, b""),
+        ("ndarray:uint32", None, b"\x06"),  # whose shape would end behind it
+        ("ndarray:uint32", None, b"\x07"),
+        ("ndarray:uint32", None, b"\x04\x02" + bytes(4)),  # fewer numbers than are stated
+        ("ndarray:uint32", None, b"\x04\x01" + bytes(8)),
+        ("ndarray:uint32", None, b"\x07" + bytes([255] * 8) + bytes(4)),
+        ("bytes", None, bytes(32)),
+    ],
+)
+def test_other_values_are_not_found_in_place(encoding: str, size: int | None, value: bytes, tmp_path: Path) -> None:
+    assert _shard(tmp_path, encoding, size, value).lists("it") is None
+
+
+def test_lists_of_a_compressed_file_and_of_no_column_are_not_found_in_place(tmp_path: Path) -> None:
+    for compression in (None, "zstd"):
+        written(Mds(compression=compression), tmp_path / str(compression), made(3))
+    shards = [MdsFolder(tmp_path / str(compression)).shard(0) for compression in (None, "zstd")]
+    assert [shard.lists("input_ids") is None for shard in shards] == [False, True]
+    assert shards[0].lists("another") is None
+
+
 def test_a_file_of_columns_of_fixed_size_has_no_sizes_in_it(tmp_path: Path) -> None:
     columns = {"a": ("ndarray:uint32:3", 12), "b": ("int", 8)}
     samples = [{"a": np.arange(3, dtype="<u4").tobytes(), "b": struct.pack("<q", row)} for row in range(4)]
