@@ -62,20 +62,23 @@ def check_heads(num_heads: int, num_kv_heads: int, sp: int) -> None:
 
 
 class _AllToAll(torch.autograd.Function):
-    """[sp * a, ...] in, the same out: block i goes to rank i. Its own backward."""
+    """[sp, ...] in, the same out: block i goes to rank i. Its own backward."""
 
     @staticmethod
     def forward(ctx: Any, blocks: Tensor, group: dist.ProcessGroup) -> Tensor:
         ctx.group = group
-        found = torch.empty_like(blocks)
-        dist.all_to_all_single(found, blocks.contiguous(), group=group)
-        return found
+        return _exchange(blocks, group)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        found = torch.empty_like(grad)
-        dist.all_to_all_single(found, grad.contiguous(), group=ctx.group)
-        return found, None
+        return _exchange(grad, ctx.group), None
+
+
+def _exchange(blocks: Tensor, group: dist.ProcessGroup) -> Tensor:
+    sent = blocks.contiguous()
+    found = torch.empty_like(sent)  # of what is contiguous: else its strides would not be those that are written
+    dist.all_to_all_single(found, sent, group=group)
+    return found
 
 
 def scatter_heads(states: Tensor, group: dist.ProcessGroup) -> Tensor:
