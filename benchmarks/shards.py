@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from tokenizers import models
 from etl.connect import local_engine
 from etl.engine import Engine
 from etl.inputs import Input
-from etl.shards.export import export
+from etl.shards.export import export, read_ahead
 from etl.shards.laid_out import PackSettings
 from etl.shards.of_documents import PackSource
 from etl.shards.of_folder import PackedFolder
@@ -92,20 +93,55 @@ def _write(format_: Mds, sequences: Sequences, folder: Path) -> float:
 def _measure_packing(base: Path, length: int, repeats: int) -> None:
     tokenizer = _tokenizer(base)
     documents = Documents(kind="mds", input=Input(path=str(base / "documents")))
-    source = PackSource.of(documents, PackSettings(length_tokens=length), tokenizer, "pack")
-    with local_engine(2) as two:
-        print("documents packed, MDS to MDS, start-up and imports not counted, Mtok/s")
-        for workers, engine in ((1, Engine()), (2, two)):
-            ours, theirs, tokens = [], [], 0
+    for fitting in ("best-fit", "concat"):
+        settings = PackSettings(length_tokens=length, fitting=fitting, tail="drop")
+        source = PackSource.of(documents, settings, tokenizer, "pack")
+        bare: dict[int, list[float]] = {1: [], 2: []}
+        whole: dict[int, list[float]] = {1: [], 2: []}
+        theirs: dict[int, list[float]] = {1: [], 2: []}
+        tokens = 0
+        with local_engine(2) as two:
             for _ in range(repeats):
-                out = base / "packed-theirs"
-                how = ["--length", length, "--workers", workers]
-                told = _peer("datatools", "datatools_pack", base / "documents", out, *how)
-                shutil.rmtree(out)
-                theirs.append(told["seconds"])
-                tokens = told["tokens"]
-                ours.append(_export(source, "mds", Mds(), base / "ours", engine))
-            _tell(f"{workers} process{'es' if workers > 1 else ''}", tokens, ours, {"datatools": theirs})
+                for workers, seconds in theirs.items():
+                    told = _peer(
+                        "datatools",
+                        "datatools_pack",
+                        base / "documents",
+                        base / "out",
+                        "--length",
+                        length,
+                        "-w",
+                        workers,
+                    )
+                    shutil.rmtree(base / "out")
+                    seconds.append(told["seconds"])
+                    tokens = told["tokens"]
+                for workers, engine in ((1, Engine()), (2, two)):
+                    bare[workers] += [_pack_alone(source, base / "ours", engine) for _ in range(2)]
+                    whole[workers] += [_export(source, "mds", Mds(), base / "ours", engine) for _ in range(2)]
+        print(f"documents packed by {fitting}, MDS to MDS, start-up and imports not counted, Mtok/s")
+        others = {"datatools -w 1": theirs[1], "datatools -w 2": theirs[2]}
+        for workers, name in ((1, "one process"), (2, "two workers")):
+            _tell(f"{name}, the same work", tokens, bare[workers], others)
+            _tell(f"{name}, with provenance, sha256, fsync", tokens, whole[workers], others)
+
+
+def _pack_alone(source: PackSource, folder: Path, engine: Engine) -> float:
+    """Documents to sequences to MDS, as datatools does: into the page cache, without checksums and provenance."""
+    folder.mkdir()
+    started = time.perf_counter()
+    prepared = source.prepare(folder, engine)
+    shapes = prepared.shapes()
+    shards = [(number, shapes.rows(*span), span) for number, span in enumerate(Mds().shards(shapes))]
+    engine.map(partial(_write_alone, prepared, folder), shards, doing="write", unit="shard")
+    seconds = time.perf_counter() - started
+    shutil.rmtree(folder)
+    return seconds
+
+
+def _write_alone(source: PackSource, folder: Path, shard: tuple[int, Shapes, tuple[int, int]]) -> None:
+    number, shapes, (start, stop) = shard
+    Mds().write(folder, number, 1, shapes, read_ahead(source, start, stop))
 
 
 def _measure_export(base: Path, length: int, repeats: int) -> None:
@@ -165,10 +201,11 @@ def _peer(environment: str, program: str, *arguments: object) -> dict[str, Any]:
 
 def _tell(name: str, tokens: int, ours: list[float], others: dict[str, list[float]]) -> None:
     mine = statistics.median(ours)
-    print(f"  {name:<16} ours {tokens / 1e6 / mine:,.0f}", end="")
+    shown = []
     for other, seconds in others.items():
         theirs = statistics.median(seconds)
-        print(f"  {other} {tokens / 1e6 / theirs:,.0f} (ours / this = {theirs / mine:.2f})", flush=True)
+        shown.append(f"{other} {tokens / 1e6 / theirs:,.0f} (ours / this = {theirs / mine:.2f})")
+    print(f"  {name:<44} ours {tokens / 1e6 / mine:,.0f}  {'  '.join(shown)}", flush=True)
 
 
 if __name__ == "__main__":

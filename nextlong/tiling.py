@@ -45,14 +45,14 @@ def _ascending(indices: NDArray[np.int64], where: str) -> NDArray[np.int64]:
     numbers = np.flatnonzero(indices[:, 0] != indices[:, 1])
     numbers = numbers[np.argsort(indices[numbers, 0], kind="stable")]
     ascending = indices[numbers]
-    ends_before = np.concatenate([[0], ascending[:-1, 1]])
-    if (
-        wrong := np.flatnonzero((ascending[:, 1] < ascending[:, 0]) | (ascending[:, 0] < ends_before[: len(numbers)]))
-    ).size:
-        start, end = ascending[wrong[0]].tolist()
+    starts, ends = ascending[:, 0], ascending[:, 1]
+    is_wrong = (ends < starts) | (starts < np.concatenate([[0], ends])[:-1])
+    if is_wrong.any():
+        wrong = int(np.argmax(is_wrong))
+        start, end = ascending[wrong].tolist()
         raise UserError(
             f"{where}: the boundaries (indices) overlap, run backwards or begin before the sequence at piece "
-            f"{int(numbers[wrong[0]])}, [{start}, {end}]."
+            f"{int(numbers[wrong])}, [{start}, {end}]."
         )
     return ascending
 

@@ -55,14 +55,17 @@ class Run:
             return [child for child in psutil.Process(self.process.pid).children() if is_worker(child)]
         return []
 
-    def reach(self, stage: str) -> None:
-        """Wait for the middle of a stage: its first finished part; its beginning where it has one part (pack)."""
-        sign = "stage.json" if stage == "pack" else f"*{MARKER}"
-        self.until(lambda: any((self.work / FOLDERS[stage]).glob(sign)), stage)
+    def reach(self, stage: str, *, may_end: bool = False) -> None:
+        """Wait for the middle of a stage: its first finished part; its beginning where it has one part (pack).
 
-    def until(self, is_so: Callable[[], bool], what: str) -> None:
+        may_end: the run need not come so far.
+        """
+        sign = "stage.json" if stage == "pack" else f"*{MARKER}"
+        self.until(lambda: any((self.work / FOLDERS[stage]).glob(sign)), stage, may_end=may_end)
+
+    def until(self, is_so: Callable[[], bool], what: str, *, may_end: bool = False) -> None:
         until(lambda: is_so() or self.process.poll() is not None, what)
-        assert self.process.poll() is None, f"it ended before {what}:\n{self.screen}"
+        assert may_end or self.process.poll() is None, f"it ended before {what}:\n{self.screen}"
 
     @property
     def has_begun(self) -> bool:

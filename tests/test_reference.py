@@ -1,6 +1,7 @@
 """The slow twin gives what a person gets by hand."""
 
 import itertools
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -755,3 +756,25 @@ def test_hardness_by_hand() -> None:
     assert reference.hardness([reference.Segment(*segment) for segment in segments]) == expected
     repeats = [reference.Segment(0, "meta", 0, 2, -1, None), reference.Segment(0, "repeat", 2, 4, 0, None)]
     assert reference.hardness(repeats) == ([], [])
+
+
+def test_best_fit_by_hand() -> None:
+    # Of 8 tokens: 17 are 8, 7 and 2; sizes 8 7 5 3 2 2. 5 + 3 fill one, 2 of 17 goes to neither 8 nor 7, 2 joins it.
+    rows = reference.best_fit([17, 5, 1, 3, 2], 8, 0)
+    assert sorted(rows) == [[(0, 0, 8)], [(0, 8, 7)], [(0, 15, 2), (4, 0, 2)], [(1, 0, 5), (3, 0, 3)]]
+    assert reference.best_fit([1, 0], 8, 0) == []
+    # Of two sequences with room for 3 (after 5 of document 0, then of 1), the one that came to it last.
+    assert sorted(reference.best_fit([5, 5, 3], 8, 0)) == [[(0, 0, 5)], [(1, 0, 5), (2, 0, 3)]]
+
+
+def test_first_fit_by_hand() -> None:
+    assert reference.first_fit([5, 5, 3, 4, 3], 8) == 3  # 5 + 3, 5 + 3, 4
+    assert reference.first_fit([], 8) == 0
+
+
+def test_mixed_by_hand() -> None:
+    # Halves may be owed at once: 1/2 each, ties to the first, then the other.
+    assert reference.mixed([Fraction(1, 2)] * 2, 4) == [0, 1, 0, 1]
+    # Of 1/4 and 3/4, the first is owed 1/2 after two rows, and then can wait no row, the second 3/2 - 1 likewise.
+    assert reference.mixed([Fraction(1, 4), Fraction(3, 4)], 4) == [1, 0, 1, 1]
+    assert reference.mixed([Fraction(1)], 2) == [0, 0]

@@ -10,6 +10,7 @@ _COLUMNS = {
     "length": "tokens of the sequence",
     "domain": "where its documents come from",
     "mask": "1 where a token is a target of the loss",
+    "tokens": "token ids, as bytes of int64",
 }
 
 _READ = {
@@ -39,8 +40,8 @@ labels of a loss mask (-100: no target).
 }
 
 
-def card(manifest: dict[str, Any], names: list[str]) -> str:
-    """The card of an export as Markdown; names: its files."""
+def card(manifest: dict[str, Any]) -> str:
+    """The card of an export as Markdown."""
     head = yaml.safe_dump(_head(manifest), sort_keys=False, allow_unicode=True).rstrip()
     counts = f"{manifest['rows']:,} sequences of {manifest['sequence_length_tokens']:,} tokens"
     columns = "\n".join(f"- `{name}`: {_COLUMNS[name]}" for name in _columns(manifest))
@@ -81,7 +82,11 @@ State here where the documents come from and under which licences.
 
 
 def _columns(manifest: dict[str, Any]) -> list[str]:
-    return [name for name in _COLUMNS if name != "mask" or manifest["has_mask"]]
+    if manifest["format"] == "megatron":
+        return []
+    if manifest["options"].get("columns") == "llm-foundry":
+        return ["tokens"]
+    return ["input_ids", "indices", "length", "domain", *(["mask"] if manifest["has_mask"] else [])]
 
 
 def _head(manifest: dict[str, Any]) -> dict[str, Any]:

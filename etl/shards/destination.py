@@ -49,6 +49,7 @@ class Destination:
             return cls(store.address, Path.cwd() / f".{store.name}-{digest}.partial", fingerprint)
         path = Path(_IS_LOCAL.sub("", address)).expanduser().absolute()
         with _telling(str(path)):
+            str(path).encode()  # Arrow opens no other paths
             _refuse_inside(path)
         return cls(str(path), path.parent / f".{path.name}.partial", fingerprint)
 
@@ -74,7 +75,7 @@ class Destination:
         """
         with _telling(self.address):
             found = self._store.published() if self.is_remote else self._in_folder()
-            if found is not None and found["fingerprint"] == self.fingerprint and self._claim() == self.fingerprint:
+            if found is not None and found["fingerprint"] == self.fingerprint and self._is_left_over():
                 discard(self.aside)
         return found
 
@@ -142,12 +143,22 @@ class Destination:
         told = read_json(claim) if claim is not None and claim.is_file() else None
         return None if told is None else str(told.get("fingerprint"))
 
+    def _is_left_over(self) -> bool:
+        """Whether the folder aside is of this export, or as good as empty."""
+        if self.aside.is_symlink() or not self.aside.is_dir():
+            return False
+        return self._claim() == self.fingerprint or (self._claim() is None and not self._foreign())
+
+    def _foreign(self) -> list[str]:
+        """What is aside beside the claim and the lock."""
+        names = [path.name for path in self.aside.iterdir()]
+        return [name for name in names if not name.startswith((LOCK_FILE, OWNER_FILE, _CLAIM))]
+
     def _refuse_others(self) -> None:
         """Raise UserError where the folder aside holds what must not be lost, or links."""
         refuse_links_out(self.aside)
         claim = self._claim()
-        names = [path.name for path in self.aside.iterdir()]
-        if claim is None and [name for name in names if not name.startswith((LOCK_FILE, OWNER_FILE, _CLAIM))]:
+        if claim is None and self._foreign():
             raise UserError(f"{self.aside} is in the way, and no export made it. Move it, or give another --out.")
         if claim not in (None, self.fingerprint) and any(self.staging.glob(f"*{MARKER}")):
             raise UserError(

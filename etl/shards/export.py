@@ -14,6 +14,7 @@ from threading import Thread
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -65,7 +66,7 @@ def export(source: Source, address: str, name: str, format_: Format, engine: Eng
         shutil.copyfile(source.about.tokenizer_file, there.staging / TOKENIZER)
         small.append(TOKENIZER)
         manifest = _manifest(source, name, format_, fingerprint, markers)
-        (there.staging / "README.md").write_text(card(manifest, [*files]))
+        (there.staging / "README.md").write_text(card(manifest))
         small.append("README.md")
         for each in small:
             files[each] = _kept(there, each)
@@ -123,7 +124,7 @@ def _shard_part(
 ) -> PartResult:
     folder = folder if not there.is_remote else _empty(there.scratch / name)
     stop = start + len(shapes)
-    shard = format_.write(folder, number, of, shapes, _ahead(_checked(source, start, stop)), with_sha256=True)
+    shard = format_.write(folder, number, of, shapes, read_ahead(source, start, stop), with_sha256=True)
     rows = source.provenance(start, stop)
     (folder / PROVENANCE).mkdir(exist_ok=True)
     write_table(folder / PROVENANCE / f"rows-{number:05d}.parquet", rows, rows_per_group=1024)
@@ -147,8 +148,12 @@ def _shard_part(
     return PartResult(files=names, facts=facts, rows=len(shapes), account=account, values=values)
 
 
-def _ahead(blocks: Iterator[Sequences]) -> Iterator[Sequences]:
-    """The blocks, each read while the one before is written."""
+def read_ahead(source: Source, start: int, stop: int) -> Iterator[Sequences]:
+    """The sequences start ... stop - 1, checked; a block is read while the one before is written.
+
+    Raises UserError for ids beyond the vocabulary.
+    """
+    blocks = _checked(source, start, stop)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(next, blocks, None)
         while (block := waiting.result()) is not None:
@@ -202,8 +207,8 @@ def _write_documents(source: Source, there: Destination, markers: list[dict[str,
     doc_ids = np.unique(np.concatenate(parts))
     (there.staging / PROVENANCE).mkdir(exist_ok=True)
     with pq.ParquetWriter(there.staging / DOCUMENTS_FILE, DOCUMENTS, compression="zstd", compression_level=3) as writer:
-        for table in source.documents(doc_ids[doc_ids >= 0]):
-            writer.write_table(table)
+        tables = [DOCUMENTS.empty_table(), *source.documents(doc_ids[doc_ids >= 0])]
+        writer.write_table(pa.concat_tables(tables), row_group_size=1 << 16)  # in the same groups, whatever the parts
     return DOCUMENTS_FILE
 
 

@@ -1,7 +1,7 @@
 """Documents of any length in, packed sequences with their boundaries, mask and provenance out.
 
 A first pass finds or makes the token ids (a task a part); lengths alone then decide the layout, for the whole corpus at
-once; shards are filled from it by position. Memory of the driver: 100 bytes a document and 60 a piece.
+once; shards are filled from it by position. Memory of the driver: 100 bytes a document and, at its most, 170 a piece.
 """
 
 import dataclasses

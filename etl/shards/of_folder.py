@@ -42,13 +42,12 @@ class PackedFolder:
         """
         if not path.is_dir():
             raise UserError(f"{path} is no folder. Give one that export, pack, convert or mix made.")
+        if not (path / MANIFEST).is_file():
+            raise _no_export(path)
         refuse_links_out(path)
         manifest = read_manifest(path)
         if manifest is None:
-            raise UserError(
-                f"{path} is no export: it has no {MANIFEST} of one. 'nextlong export' makes one of a work folder, "
-                f"'nextlong convert' of data from elsewhere."
-            )
+            raise _no_export(path)
         if sealed and not is_sealed(manifest):
             raise UserError(f"{path / MANIFEST} is not as it was written. Run 'nextlong verify {path}'.")
         return cls(path.absolute(), manifest)
@@ -193,3 +192,10 @@ class PackedFolder:
 
     def _damaged(self, reason: object) -> UserError:
         return UserError(f"{self.path} is not as its {MANIFEST} states ({reason}). Run 'nextlong verify {self.path}'.")
+
+
+def _no_export(path: Path) -> UserError:
+    return UserError(
+        f"{path} is no export: it has no {MANIFEST} of one. 'nextlong export' makes one of a work folder, "
+        f"'nextlong convert' of data from elsewhere."
+    )

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +40,8 @@ class Mixture:
     """Shuffles each pass over a folder; None: its own order."""
     told: dict[str, Any]
     """What the user asked for (JSON)."""
+    account: dict[str, Any]
+    """read = kept + dropped by reason."""
     order: Path | None = None
     """int64 [2, num_rows]: folder and row of each sequence."""
 
@@ -77,15 +78,18 @@ class Mixture:
             rows = rows_within(shares, sizes) if num_rows is None else num_rows
         _check_rows(rows, num_rows)
         told = {"proportions": proportions, "repeats": repeats, "rows": rows, "shuffle": seed}
-        return cls(folders, shares, rows, seed, {name: each for name, each in told.items() if each is not None})
+        account = _account(folders, mix(shares, rows)).to_dict()
+        return cls(
+            folders, shares, rows, seed, {name: each for name, each in told.items() if each is not None}, account
+        )
 
-    @cached_property
+    @property
     def about(self) -> About:
         """What is told of the sequences."""
         first = self.folders[0].about
         made_by = {"verb": "mix", **self.told, "folders": [self._told_of(folder) for folder in self.folders]}
         has_mask = any(folder.about.has_mask for folder in self.folders)
-        return dataclasses.replace(first, has_mask=has_mask, made_by=made_by, account=self._account().to_dict())
+        return dataclasses.replace(first, has_mask=has_mask, made_by=made_by, account=self.account)
 
     @property
     def fingerprint(self) -> str:
@@ -179,17 +183,6 @@ class Mixture:
         shifts: list[int] = np.cumsum([0, *ends]).tolist()
         return shifts
 
-    def _account(self) -> Account:
-        taken = np.bincount(mix(self.shares, self.num_rows), minlength=len(self.folders)).tolist()
-        account = Account()
-        for folder, number in zip(self.folders, taken, strict=True):
-            kept = min(number, len(folder))
-            beyond = {"beyond_proportion": len(folder) - kept}
-            account.add("sequences", read=len(folder), kept=kept, dropped=beyond)
-            account.note(f"sequences_of_{folder.path.name}", number)
-            account.note("sequences_repeated", number - kept)
-        return account
-
     @staticmethod
     def _told_of(folder: PackedFolder) -> dict[str, Any]:
         told = folder.manifest
@@ -199,6 +192,16 @@ class Mixture:
             "fingerprint": told["fingerprint"],
             "made_by": told["made_by"],
         }
+
+
+def _account(folders: Sequence[PackedFolder], chosen: NDArray[np.int32]) -> Account:
+    account = Account()
+    for folder, number in zip(folders, np.bincount(chosen, minlength=len(folders)).tolist(), strict=True):
+        kept = min(number, len(folder))
+        account.add("sequences", read=len(folder), kept=kept, dropped={"beyond_proportion": len(folder) - kept})
+        account.note(f"sequences_of_{folder.path.name}", number)
+        account.note("sequences_repeated", number - kept)
+    return account
 
 
 def _check_numbers(given: Sequence[str], num_folders: int) -> None:

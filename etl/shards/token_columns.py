@@ -111,6 +111,8 @@ def read_mds(folder: Path, number: int, names: Names, vocab_size: int) -> Rows:
     if missing := [name for name in (column, names.id, names.source) if name and name not in columns]:
         name = names.ids if missing[0] == column else missing[0]
         raise UserError(f"{where.file} has no column {name}; it has {', '.join(columns)}. Name another one.")
+    if columns[column].partition(":")[0] not in ("ndarray", "bytes"):
+        raise UserError(f"{where.file}: column {column} is {columns[column]}, but must be lists of whole numbers.")
     arrays: list[NDArray[Any]] = []
     if (in_place := shard.lists(column)) is not None:
         lengths = in_place[1]
