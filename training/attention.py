@@ -47,11 +47,11 @@ def packed_attention(
     """
     if refused := ["dropout"] * bool(dropout) + [name for name in _UNKNOWN if others.get(name) is not None]:
         raise UserError(f"{type(module).__name__} asks for {refused[0]}, which attention inside documents does not do.")
-    states = [each[0].transpose(0, 1) for each in (query, key, value)]  # [T, heads, D]
+    queries, keys, values = (each[0].transpose(0, 1) for each in (query, key, value))  # [T, heads, D]
     if sequence_group is not None:
-        states = [scatter_heads(each, sequence_group) for each in states]
+        queries, keys, values = (scatter_heads(each, sequence_group) for each in (queries, keys, values))
     attend = _on_gpu if query.is_cuda else _by_document
-    found = attend(*states, cu_seqlens, max_seqlen, scaling)
+    found = attend(queries, keys, values, cu_seqlens, max_seqlen, scaling)
     if sequence_group is not None:
         found = gather_heads(found, sequence_group)
     return found[None], None
