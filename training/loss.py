@@ -11,7 +11,7 @@ from torch import Tensor
 
 from training.boundaries import IGNORED
 
-BLOCK_TOKENS = 1024
+BLOCK_TOKENS = 768
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -43,19 +43,21 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     grad_hidden[rows] = narrow @ weight
                 if grad_weight is not None:
                     _add_matmul(grad_weight, narrow.T, hidden[rows])
-        ctx.save_for_backward(grad_hidden, grad_weight)
-        ctx.weight_dtype = weight.dtype
+                del narrow
+            del logits  # else it would live until the next block's is made
+        ctx.gradients, ctx.weight_dtype = (grad_hidden, grad_weight), weight.dtype
         ctx.mark_non_differentiable(losses)
         return losses.sum(), losses
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        grad_hidden, grad_weight = ctx.saved_tensors
+        if ctx.gradients is None:
+            raise RuntimeError("the gradients of the loss were given away: it goes backward once")
+        (grad_hidden, grad_weight), ctx.gradients = ctx.gradients, None  # not kept, so scaled in place
         if grad_hidden is not None:
-            grad_hidden = grad_hidden * grad.to(grad_hidden.dtype)
+            grad_hidden.mul_(grad)
         if grad_weight is not None:
-            scaled = torch.empty_like(grad_weight, dtype=ctx.weight_dtype)
-            grad_weight = torch.mul(grad_weight, grad.to(grad_weight.dtype), out=scaled)
+            grad_weight = grad_weight.mul_(grad).to(ctx.weight_dtype)
         return grad_hidden, grad_weight, None, None, None
 
 
@@ -79,7 +81,7 @@ def linear_cross_entropy(
     """(sum, losses [T]) of the cross-entropy of hidden [T, d] @ weight[V, d].T over targets int64 [T]; -100 counts 0.
 
     weights: float32 [T], of each target; None: 1. Sums are float32, float64 for float64 inputs; only the sum has a
-    gradient. Logits take block * V numbers, whatever T.
+    gradient, which is taken once. Logits take block * V numbers, whatever T.
     """
     total, losses = _LinearCrossEntropy.apply(hidden, weight, targets, weights, block)
     return total, losses

@@ -44,6 +44,9 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2": ("Qwen2", {"tie_word_embeddings": True}),
     "qwen3": ("Qwen3", {"head_dim": 32}),
     "mistral": ("Mistral", {"sliding_window": None}),
+    "llama-odd": ("Llama", {"hidden_size": 48, "num_attention_heads": 3, "num_key_value_heads": 3}),
+    "llama-short": ("Llama", {"max_position_embeddings": 64}),
+    "llama-dropout": ("Llama", {"attention_dropout": 0.1}),
     "mistral-window": ("Mistral", {"sliding_window": 32}),
 }  # fmt: skip
 
