@@ -102,6 +102,8 @@ def read_config(settings: Model) -> Any:
 
 def _check_kind(path: Path, config: Any) -> None:
     """What would be left out without a word, or fail late, is refused."""
+    if missing := [name for name in _NEEDED if not hasattr(config, name)]:
+        raise UserError(f"model.path {path} is a {config.model_type}, whose config.json states no {missing[0]}.")
     if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
         raise UserError(
             f"model.path {path} attends to a sliding window of {config.sliding_window} tokens, which hides the distant "
@@ -119,6 +121,7 @@ def _check_kind(path: Path, config: Any) -> None:
             raise UserError(f"model.path {path} has {name} {found}, which the loss made in blocks does not know.")
 
 
+_NEEDED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings")
 _HEAD = {"final_logit_softcapping": None, "logit_scale": 1, "logits_scaling": 1}
 """What some models do to logits, and the value that does nothing."""
 

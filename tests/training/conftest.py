@@ -79,11 +79,11 @@ def models(tokenizer_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Ca
     return make
 
 
-def pack(out: Path, tokenizer: Path, *, kind: Any, path: Path, name: str = "arrow", length: int = LENGTH) -> str:
+def pack(out: Path, tokenizer: Path, *, kind: Any, path: Path, name: str = "arrow", **settings: Any) -> str:
     """A packed folder."""
     columns = {"source": "source"} if kind == "text" else {}
     documents = Documents(kind=kind, input=Input(path=str(path), **columns))
-    how = PackSettings(length_tokens=length, eos=0)
+    how = PackSettings(**({"length_tokens": LENGTH, "eos": 0} | settings))
     export(PackSource.of(documents, how, Tokenizer(tokenizer), "pack"), str(out), name, _FORMATS[name](), Engine())
     return str(out)
 

@@ -59,14 +59,20 @@ def gradients(request: Request) -> list[dict[str, Any]]:
 
 
 def _gradients(
-    model: str, precision: str, sp: int, checkpointing: bool, layouts: list[list[list[int]]], masked: float = 0.0
+    model: str,
+    precision: str,
+    sp: int,
+    checkpointing: bool,
+    layouts: list[list[list[int]]],
+    masked: float = 0.0,
+    dp_replicate: int = 1,
 ) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM
 
-    ranks = make_ranks(sp=sp)
+    ranks = make_ranks(sp=sp, dp_replicate=dp_replicate)
     ours = build(Model(path=model, precision=precision, checkpointing=checkpointing), ranks)  # type: ignore[arg-type]
     twin = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, precision), attn_implementation="sdpa")
-    worst = {"loss": 0.0, "losses": 0.0, "gradient": 0.0, "norm": 0.0}
+    worst = {"loss": 0.0, "losses": 0.0, "gradient": 0.0, "norm": 0.0, "weighted": 0.0}
     moved = unmoved = 0
     for seed, layout in enumerate(layouts):
         batches = [
@@ -98,11 +104,22 @@ def _against(ours: PackedLM, twin: Any, ranks: Ranks, batches: list[Batch]) -> d
         "gradient": max(difference(grads[name], twins[name], float(norm) / 1000) for name in grads),
         "norm": difference(torch.stack([each.norm() for each in grads.values()]).norm(), norm),
     }
+    found["weighted"] = _weighted(ours, ranks, batches[ranks.data_rank], losses)
+    ours.reshard()  # else its parameters are those of the forward pass, whose gradients are nothing
     ours.zero_grad(set_to_none=True)
     twin.zero_grad(set_to_none=True)
     worst: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(worst, found)
     return {name: max(each[name] for each in worst) for name in found}
+
+
+def _weighted(ours: PackedLM, ranks: Ranks, batch: Batch, losses: Tensor) -> float:
+    """How far the loss by weights is from the losses times them."""
+    weights = torch.rand(len(batch.input_ids), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        total, _ = ours(batch._replace(weights=weights))
+    part = len(losses) * ranks.sequence_rank
+    return difference(total.double(), (losses.double() * weights[part : part + len(losses)]).sum())
 
 
 def whole(losses: Tensor, ranks: Ranks) -> Tensor:

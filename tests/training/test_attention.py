@@ -1,4 +1,4 @@
-"""Attention through the call that GPUs get, with plain mathematics in the place of their kernels: the path, not them."""
+"""Attention by the call that GPUs get, with plain mathematics in the place of their kernels: the path, not them."""
 
 import itertools
 from collections.abc import Iterator

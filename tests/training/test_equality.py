@@ -16,7 +16,8 @@ LAYOUTS = [
     [[2, 3, 2, 90, 2], [99], [50, 49]],
     [[5, 126, 128, 2]],
 ]
-BOUND = {"float64": 1e-10, "float32": 1e-5}
+BOUND = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 0.2}
+"""bfloat16 is that far from itself in another order, of some gradient; of the loss by weights, see below."""
 
 
 FEW = LAYOUTS[:1] + LAYOUTS[4:5]
@@ -30,6 +31,7 @@ CASES: list[tuple[str, str, bool, list[Any]]] = [
     ("qwen2", "float64", True, FEW),
     ("qwen3", "float64", True, FEW),
     ("mistral", "float64", False, FEW),
+    ("llama", "bfloat16", True, FEW),
 ]
 
 
@@ -43,6 +45,7 @@ def test_loss_and_gradients_are_those_of_every_document_alone(
         {
             "model": models(kind), "precision": precision, "sp": sp, "checkpointing": checkpointing,
             "layouts": layouts, "masked": 0.3,
+            "dp_replicate": ranks // sp if kind == "llama-mqa" else 1,
         }
         for kind, precision, checkpointing, layouts in cases
         for sp in degrees
@@ -53,5 +56,6 @@ def test_loss_and_gradients_are_those_of_every_document_alone(
         where = f"{Path(case['model']).name} {case['precision']} sp {case['sp']}: {answer}"
         for name in ("loss", "losses", "gradient", "norm"):
             assert answer[name] < BOUND[case["precision"]], where
+        assert answer["weighted"] < 1e-6, where
         assert answer["moved"] > 20 * len(case["layouts"]), where
         assert answer["unmoved"] > 100, where

@@ -46,6 +46,10 @@ def mistakes(
         models("llama"), tmp_path / "t5", "config.json",
         lambda told: (told.clear(), told.update(model_type="t5", architectures=["T5Model"])),
     )  # fmt: skip
+    gpt = _edited(
+        models("llama"), tmp_path / "gpt", "config.json",
+        lambda told: (told.clear(), told.update(model_type="gpt2", n_embd=16, n_head=2, n_layer=1)),
+    )  # fmt: skip
     masked = _edited(packed("masked"), tmp_path / "broken", "manifest.json", lambda told: told.update(rows=0))
     (tmp_path / "no-json").mkdir()
     (tmp_path / "no-json" / "config.json").write_text("{")
@@ -75,7 +79,8 @@ def mistakes(
         (recipe(model={"path": str(bare)}), "bare holds no safetensors"),
         (recipe(model={"path": wider}), "wider: its weights are not those that its config.json describes"),
         (recipe(model={"path": small}), "have a vocabulary of 600 ids, but the model knows 64"),
-        (recipe(model={"path": encoder}), "t5"),
+        (recipe(model={"path": encoder}), "is a t5, whose config.json states no max_position_embeddings"),
+        (recipe(model={"path": gpt}), "GPT2LMHeadModel is not built of model.layers"),
         (recipe(kind="mistral-window"), "attends to a sliding window of 32 tokens"),
         (recipe(kind="llama-dropout"), "has attention_dropout 0.1"),
         (recipe(data={"folders": [str(empty)]}), "empty is no packed folder"),
@@ -158,9 +163,9 @@ def test_a_step_without_any_target_is_told(recipe: Recipe, tmp_path: Path, token
 
     from tests.training.conftest import pack
 
-    ids = [[place % 50 + 1 for place in range(LENGTH - 1)]] * 8
-    pq.write_table(pa.table({"input_ids": ids, "mask": [[0] * (LENGTH - 1)] * 8}), tmp_path / "none.parquet")
-    folder = pack(tmp_path / "none", tokenizer_file, kind="tokens", path=tmp_path / "none.parquet")
+    ids = [[place % 50 + 1 for place in range(LENGTH)]] * 8
+    pq.write_table(pa.table({"input_ids": ids, "mask": [[0] * LENGTH] * 8}), tmp_path / "none.parquet")
+    folder = pack(tmp_path / "none", tokenizer_file, kind="tokens", path=tmp_path / "none.parquet", eos=None)
     told = recipe(data={"folders": [folder]})
     [answer] = launch("train", [{"recipe": told}], tmp_path / "ranks", ranks=2)
     assert re.search(r"UserError: step 0 has no target at all \(row \d+ of .*\): is everything", answer["error"])

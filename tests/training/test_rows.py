@@ -194,7 +194,7 @@ def test_folders_of_several_kinds_are_told(
 ) -> None:
     from tests.training.conftest import pack
 
-    other = pack(tmp_path / "other", tokenizer_file, kind="text", path=corpus_file, length=128)
+    other = pack(tmp_path / "other", tokenizer_file, kind="text", path=corpus_file, length_tokens=128)
     with pytest.raises(UserError, match=r"other has sequences of 128 tokens, but .* sequences of 96 tokens"):
         Rows(Data(folders=[packed("arrow"), other]))
     (tmp_path / "empty").mkdir()
