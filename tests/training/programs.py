@@ -1,5 +1,6 @@
 """What ranks do in the tests: started by torchrun, a request in, an answer out, both JSON."""
 
+import errno
 import itertools
 import json
 import logging
@@ -161,9 +162,20 @@ def train(request: Request) -> list[dict[str, Any]]:
     return [_train(**each) for each in request]
 
 
-def _train(recipe: dict[str, Any], signal_after: int | None = None, kill_in_save: int | None = None) -> dict[str, Any]:
+def _train(
+    recipe: dict[str, Any],
+    signal_after: int | None = None,
+    kill_in_save: int | None = None,
+    full_in_save: int | None = None,
+) -> dict[str, Any]:
     told: dict[str, Any] = {"error": None, "log": []}
-    with _logged(told["log"]), _weights_kept(), _signal_after(signal_after), _killed_in_save(kill_in_save):
+    with (
+        _logged(told["log"]),
+        _weights_kept(),
+        _signal_after(signal_after),
+        _ended_in_save(kill_in_save, _kill),
+        _ended_in_save(full_in_save, _fill),
+    ):
         try:
             told["folder"] = str(trainer.train(recipe_of(recipe)))
         except (UserError, trainer.DivergedError, KeyboardInterrupt) as error:
@@ -217,20 +229,28 @@ def _signal_after(last: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def _killed_in_save(step: int | None) -> Iterator[None]:
-    """SIGKILL to the last rank when it is about to write its part of a checkpoint."""
+def _ended_in_save(step: int | None, end: Callable[[], None]) -> Iterator[None]:
+    """What becomes of the last rank when it is about to write its part of a checkpoint."""
     from torch.distributed.checkpoint import FileSystemWriter
 
     write = FileSystemWriter.write_data
 
-    def killed(self: Any, plan: Any, planner: Any) -> Any:
+    def ended(self: Any, plan: Any, planner: Any) -> Any:
         if step is not None and str(self.path).endswith(f"step-{step:08d}") and dist.get_rank():
-            os.kill(os.getpid(), signal.SIGKILL)
+            end()
         return write(self, plan, planner)
 
-    FileSystemWriter.write_data = killed  # type: ignore[method-assign]
+    FileSystemWriter.write_data = ended  # type: ignore[method-assign]
     yield
     FileSystemWriter.write_data = write  # type: ignore[method-assign]
+
+
+def _kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _fill() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 PROGRAMS: dict[str, Callable[[Request], Any]] = {"gradients": gradients, "train": train}

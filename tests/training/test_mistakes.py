@@ -126,7 +126,7 @@ def test_a_checkpoint_goes_on_only_where_it_belongs(
         assert re.search(f"^UserError: .*{sentence}", answer["error"] or "nothing"), (sentence, answer)
 
 
-def test_a_loss_that_is_no_number_ends_the_run_with_its_rows_and_the_checkpoint_before(
+def test_a_loss_that_is_no_number_and_a_full_disk_end_the_run_with_the_checkpoint_before(
     recipe: Recipe, models: Callable[[str], str], packed: Callable[[str], str], tmp_path: Path
 ) -> None:
     from safetensors.torch import load_file, save_file
@@ -146,7 +146,13 @@ def test_a_loss_that_is_no_number_ends_the_run_with_its_rows_and_the_checkpoint_
     weights["model.embed_tokens.weight"][token] = float("nan")
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
     told = recipe(model={"path": str(broken)}, saving={"every_steps": 1})
-    [answer] = launch("train", [{"recipe": told}], tmp_path / "ranks", ranks=2)
+    full = recipe("full", saving={"every_steps": 2})
+    request = [{"recipe": told}, {"recipe": full, "full_in_save": 4}, {"recipe": full}]
+    answer, *others = launch("train", request, tmp_path / "ranks", ranks=2)
+    sentence = "UserError: checkpoint .*step-00000004 could not be written .*No space left on device"
+    assert re.search(sentence, others[0]["error"])
+    assert others[1]["error"] is None
+    assert "going on after step 2" in others[1]["log"]
     step = number // 4
     assert answer["error"].startswith(f"DivergedError: step {step}: the loss is nan")
     folder, row = rows.place(number)
