@@ -42,6 +42,15 @@ def test_the_stages_import_no_trainer(path: Path) -> None:
     assert not _top_level_imports(path) & {"torch", "transformers", "training"}
 
 
+@pytest.mark.parametrize("path", _modules("training"), ids=lambda path: path.name)
+def test_the_trainer_imports_no_engine(path: Path) -> None:
+    """Not in its functions either: ranks of a training run have no use for Dask."""
+    modules = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {each.name for node in modules if isinstance(node, ast.Import) for each in node.names}
+    names |= {node.module for node in modules if isinstance(node, ast.ImportFrom) and node.module}
+    assert not {name.split(".")[0] for name in names} & {"etl", "dask", "distributed", "pandas"}
+
+
 def test_importing_the_method_loads_nothing_heavy() -> None:
     paths = [path.relative_to(ROOT).with_suffix("") for path in _modules("nextlong") if path.stem != "__init__"]
     modules = [".".join(path.parts) for path in paths]

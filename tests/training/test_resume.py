@@ -1,0 +1,175 @@
+"""Runs of the trainer: on other ranks, in other micro-steps, stopped, killed and gone on with, they are one run."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.training.conftest import LENGTH, Recipe, metrics
+from tests.training.ranks import ROOT, command, environment, launch
+
+BOUND = {"float64": 1e-10, "float32": 1e-5}
+STEPS = 6
+
+
+def _weights(recipe: dict[str, Any]) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = torch.load(Path(recipe["output"]) / "weights.pt")
+    return found
+
+
+def _distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    assert one.keys() == other.keys()
+    between = torch.stack([(one[name] - other[name]).norm() for name in one]).norm()
+    return float(between / torch.stack([each.norm() for each in one.values()]).norm())
+
+
+def assert_alike(found: dict[str, Any], expected: dict[str, Any], bound: float) -> None:
+    """Losses, gradient norms and weights are the same; a bound of 0: to the last digit."""
+    ours, theirs = metrics(found), metrics(expected)
+    assert [each["step"] for each in ours] == [each["step"] for each in theirs] == list(range(STEPS))
+    for one, other in zip(ours, theirs, strict=True):
+        assert one["targets"] == other["targets"]
+        for name in ("loss", "gradient_norm", "learning_rate"):
+            assert abs(one[name] - other[name]) <= bound * abs(other[name]), (name, one, other)
+    assert _distance(_weights(found), _weights(expected)) <= bound
+
+
+@pytest.fixture
+def variants(recipe: Recipe, packed: Callable[[str], str]) -> Callable[..., dict[str, Any]]:
+    """variants(name, precision, sp=1, micro_rows=1, ...): a mixture in which ranks hold few targets or many."""
+
+    def make(name: str, precision: str = "float64", *, sp: int = 1, micro_rows: int = 1, **more: Any) -> dict[str, Any]:
+        return recipe(
+            name,
+            model={"precision": precision, "checkpointing": more.pop("checkpointing", True)},
+            data={"folders": [packed("arrow"), packed("masked")], "proportions": [0.5, 0.5]},
+            batch={"micro_rows": micro_rows},
+            parallel={"sp": sp},
+            saving={"every_steps": more.pop("every_steps", 2)},
+            **more,
+        )
+
+    return make
+
+
+def test_ranks_micro_steps_and_stops_change_nothing(variants: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    one = variants("one")
+    stopped_one, from_two = variants("stopped-one"), variants("from-two")
+    two, sequence = variants("two"), variants("sequence", sp=2)
+    stopped_two, stopped_for_one, stopped_for_sequence = (variants(f"stopped-{name}") for name in ("two", "a", "b"))
+    plain = variants("plain", sp=2, checkpointing=False)
+    narrow = {name: variants(f"narrow-{name}", "float32", sp=1 + (name == "sequence")) for name in ("one", "sequence")}
+    answers = launch(
+        "train",
+        [
+            {"recipe": two},
+            {"recipe": sequence},
+            {"recipe": plain},
+            {"recipe": variants("two-by-two", micro_rows=2)},
+            {"recipe": narrow["sequence"]},
+            {"recipe": variants("narrow-two", "float32")},
+            {"recipe": stopped_two, "signal_after": 3},
+            {"recipe": stopped_two},
+            {"recipe": stopped_for_one, "signal_after": 3},
+            {"recipe": stopped_for_sequence, "signal_after": 3},
+            {"recipe": stopped_for_sequence | {"parallel": {"sp": 2}}},
+        ],
+        tmp_path / "two-ranks",
+        ranks=2,
+    )
+    stopped = [place for place, answer in enumerate(answers) if answer["error"] == "KeyboardInterrupt: "]
+    assert stopped == [6, 8, 9]
+    assert "going on after step 3" in answers[7]["log"]
+    shutil.copytree(stopped_for_one["output"], from_two["output"])
+    answers = launch(
+        "train",
+        [
+            {"recipe": one},
+            {"recipe": variants("one-by-four", micro_rows=4)},
+            {"recipe": narrow["one"]},
+            {"recipe": stopped_one, "signal_after": 3},
+            {"recipe": stopped_one},
+            {"recipe": from_two},
+        ],
+        tmp_path / "one-rank",
+        ranks=1,
+    )
+    assert [answer["error"] for answer in answers] == [None, None, None, "KeyboardInterrupt: ", None, None]
+    assert_alike(stopped_one, one, 0)
+    assert_alike(stopped_two, two, 0)
+    for other in (
+        two,
+        sequence,
+        plain,
+        variants("two-by-two"),
+        variants("one-by-four"),
+        from_two,
+        stopped_for_sequence,
+    ):
+        assert_alike(other, one, BOUND["float64"])
+    for other in (narrow["sequence"], variants("narrow-two")):
+        assert_alike(other, narrow["one"], BOUND["float32"])
+    assert metrics(one)[-1]["loss"] < metrics(one)[0]["loss"]
+
+
+def test_a_run_that_is_killed_in_a_save_goes_on_from_the_last_whole_checkpoint(
+    variants: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    killed, whole = variants("killed"), variants("whole")
+    launch("train", [{"recipe": killed, "kill_in_save": 4}], tmp_path / "first", ranks=2, dies=True)
+    checkpoints = Path(killed["output"]) / "checkpoints"
+    assert [path.name for path in sorted(checkpoints.iterdir())] == ["step-00000002", "step-00000004"]
+    assert not (checkpoints / "step-00000004" / "complete.json").exists()
+    steps = len(metrics(killed))
+    answers = launch("train", [{"recipe": killed}, {"recipe": whole}], tmp_path / "second", ranks=2)
+    assert [answer["error"] for answer in answers] == [None, None]
+    said = "checkpoint step-00000004 was not finished and is deleted; the last whole one is step-00000002"
+    assert said in answers[0]["log"]
+    assert "going on after step 2" in answers[0]["log"]
+    lines = metrics(killed)
+    assert [each["step"] for each in lines[steps:]] == [2, 3, 4, 5]
+    assert [each["loss"] for each in lines[steps:]] == [each["loss"] for each in metrics(whole)[2:]]
+    assert _distance(_weights(killed), _weights(whole)) == 0
+    kept = sorted(path.parent.name for path in checkpoints.glob("*/complete.json"))
+    assert kept == ["step-00000004", "step-00000006"]
+    told = json.loads((checkpoints / kept[-1] / "complete.json").read_text())
+    assert told["step"] == STEPS
+    assert told["rows_per_step"] == 4
+
+
+def test_sigterm_to_torchrun_saves_and_ends(recipe: Recipe, tmp_path: Path) -> None:
+    told = recipe("long", optimizer={"steps": 100_000}, saving={"every_steps": 100_000})
+    process = subprocess.Popen(
+        command("train", [{"recipe": told}], tmp_path / "first", ranks=2),
+        cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    lines = Path(told["output"]) / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None and not (lines.exists() and len(metrics(told)) > 3):
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGTERM)
+    process.communicate(timeout=100)
+    [path] = (Path(told["output"]) / "checkpoints").glob("*/complete.json")
+    assert json.loads(path.read_text())["step"] == len(metrics(told)) > 3
+
+
+def test_a_second_stage_starts_from_the_first(recipe: Recipe, packed: Callable[[str], str], tmp_path: Path) -> None:
+    first = recipe("stage-1")
+    second = recipe("stage-2", data={"folders": [packed("masked")]}, saving={"init_from": first["output"]})
+    fresh = recipe("fresh", data={"folders": [packed("masked")]})
+    none = recipe("none", saving={"init_from": str(tmp_path)})
+    request = [{"recipe": each} for each in (first, second, fresh, none)]
+    answers = launch("train", request, tmp_path / "ranks", ranks=1)
+    assert "holds no whole checkpoint" in answers[3]["error"]
+    assert any("weights and optimizer state of" in line for line in answers[1]["log"])
+    assert metrics(second)[0]["loss"] != metrics(fresh)[0]["loss"]
+    assert [each["learning_rate"] for each in metrics(second)] == [each["learning_rate"] for each in metrics(fresh)]
+    assert metrics(second)[0]["tokens"] == 4 * LENGTH

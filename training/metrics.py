@@ -1,0 +1,83 @@
+"""What a step was, for people and files: loss, gradient norm, tokens a second, and the share of the hardware's peak."""
+
+import dataclasses
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+log = logging.getLogger(__name__)
+
+PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "B200": 2250e12}
+"""Dense bfloat16, a second; by what a device's name holds."""
+
+
+def flops_of(*, num_matrix_parameters: int, num_tokens: int, squared_lengths: float, config: Any) -> float:
+    """Of a forward and a backward pass: 6 a parameter and token, and attention inside documents.
+
+    Causal attention reads half of each document's square: 2 * 2 * n^2 / 2 * H * D a layer forward, three times that in
+    all. What checkpointing computes again is not counted.
+    """
+    heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    attention = 6 * config.num_hidden_layers * heads * width * squared_lengths
+    return 6.0 * num_matrix_parameters * num_tokens + float(attention)
+
+
+def peak_flops() -> float | None:
+    """Of this process' device; None: unknown, as for a CPU."""
+    if not torch.cuda.is_available():
+        return None
+    name = torch.cuda.get_device_name()
+    return next((peak for known, peak in PEAK_FLOPS.items() if known in name), None)
+
+
+@dataclasses.dataclass(frozen=True)
+class StepMetrics:
+    """One optimizer step."""
+
+    step: int
+    loss: float
+    gradient_norm: float
+    learning_rate: float
+    tokens: int
+    targets: int
+    seconds: float
+    data_wait_seconds: float
+    tokens_per_second: float
+    mfu: float | None
+    """Of the peak of all ranks; None: the peak is unknown."""
+    peak_memory_bytes: int | None
+
+
+class Recorder:
+    """Writes metrics to metrics.jsonl and, where it is installed, TensorBoard; only rank 0 makes one."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = open(folder / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
+        self._board: Any = None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(folder / "tensorboard"))
+        except ImportError:
+            log.info("TensorBoard is not installed: metrics go to metrics.jsonl alone")
+
+    def record(self, kind: str, values: dict[str, Any]) -> None:
+        """Write one line; numbers go to TensorBoard under kind/name."""
+        self._file.write(json.dumps({"kind": kind, "time": round(time.time(), 3), **values}) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for name, value in values.items():
+                if isinstance(value, int | float) and name != "step":
+                    self._board.add_scalar(f"{kind}/{name}", value, values["step"])
+
+    def close(self) -> None:
+        """Finish both."""
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
