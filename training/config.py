@@ -16,11 +16,14 @@ class Batching:
     """Of an optimizer step, over all ranks; a multiple of the sequence length. Accumulation follows."""
     micro_rows: int = 1
     """Rows that a data-parallel rank computes at once."""
+    sequence_tokens: int | None = None
+    """Of a row: folders of other lengths are refused. None: whatever the folders have."""
 
     def __post_init__(self) -> None:
-        for name in ("global_tokens", "micro_rows"):
-            if getattr(self, name) < 1:
-                raise UserError(f"batch.{name} is {getattr(self, name)}, but it must be at least 1.")
+        for name in ("global_tokens", "micro_rows", "sequence_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"batch.{name} is {value}, but it must be at least 1.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

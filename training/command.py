@@ -1,0 +1,100 @@
+"""What surrounds a training: the process group, the run folder, the model's files, and the signals before it begins."""
+
+import contextlib
+import dataclasses
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from nextlong.errors import UserError
+from training import run_folder, trainer
+from training.config import Training
+
+_FILES = ("*.json", "*.safetensors", "*.jinja")  # of a hub's model: no code, no weights of other formats
+
+
+@contextlib.contextmanager
+def process_group() -> Iterator[int]:
+    """The ranks, as torchrun's environment names them, or this process alone; the rank of this one.
+
+    Until the training takes over, SIGTERM is as Ctrl-C.
+    """
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    on_gpu = torch.cuda.is_available()
+    options: dict[str, Any] = {"backend": "cpu:gloo,cuda:nccl" if on_gpu else "gloo"}
+    if "RANK" not in os.environ:
+        options |= {"store": dist.HashStore(), "rank": 0, "world_size": 1}
+    if on_gpu:
+        local, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if local >= there:
+            raise UserError(f"this machine has {there} GPUs, but rank {local} of it wants one. Start {there} ranks.")
+        torch.cuda.set_device(local)
+    dist.init_process_group(**options)
+    yield dist.get_rank()
+    dist.destroy_process_group()  # not after a failure: others may still wait for this rank
+
+
+def prepare(recipe: Training) -> None:
+    """Make or take up the run folder, once; where rank 0 finds a mistake, all ranks raise it."""
+    _on_rank_0(lambda: run_folder.prepare(recipe))
+
+
+def train(recipe: Training, *, progress: bool) -> Path:
+    """Train; returns the folder of the model. A hub's model is fetched first, once a machine.
+
+    Raises RuntimeError, with what to do, where a GPU's memory is too small.
+    """
+    recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, path=_local(recipe.model.path)))
+    try:
+        return trainer.train(recipe, progress=progress)
+    except torch.OutOfMemoryError as error:
+        raise RuntimeError(
+            f"a GPU's memory is too small ({str(error).partition('. ')[0]}); take more ranks, a larger parallel.sp, or "
+            f"fewer batch.micro_rows: nextlong train --dry-run says what fits"
+        ) from error
+
+
+def _on_rank_0(call: Any) -> None:
+    told: list[str | None] = [None]
+    if dist.get_rank() == 0:
+        try:
+            call()
+        except UserError as error:
+            told = [str(error)]
+    dist.broadcast_object_list(told, src=0)
+    if told[0] is not None:
+        raise UserError(told[0])
+
+
+def _local(path: str) -> str:
+    """A model's folder; of a hub's model that in the hub's cache, after the first rank of each machine fetched it."""
+    if Path(path).expanduser().is_dir():
+        return str(Path(path).expanduser())
+    if path.count("/") != 1 or path.startswith((".", "~", "/")):
+        raise UserError(f"model.path is {path!r}, but there is no such folder. Give a transformers folder or a hub id.")
+    from huggingface_hub import snapshot_download
+
+    told: list[str | None] = [None] * dist.get_world_size()
+    for is_turn in (os.environ.get("LOCAL_RANK", "0") == "0", True):
+        error: str | None = None
+        if is_turn:
+            try:
+                path_found = snapshot_download(path, allow_patterns=list(_FILES))
+            except Exception as failure:  # offline, unknown id, no access: all end in the same advice
+                error = str(failure).split("\n")[0]
+        dist.all_gather_object(told, error)
+        if any(told):
+            reason = next(each for each in told if each)
+            raise UserError(
+                f"model.path is {path!r}, but there is no such folder, and the hub gave no such model ({reason})."
+            )
+    return str(path_found)
