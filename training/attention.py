@@ -11,9 +11,12 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from nextlong.errors import UserError
 from training.parallel import gather_heads, scatter_heads
 
 NAME = "packed"
+_UNKNOWN = ("sliding_window", "softcap", "s_aux")
+"""Keywords of transformers that change what is attended to."""
 
 
 def register() -> None:
@@ -35,15 +38,15 @@ def packed_attention(
     cu_seqlens: Tensor,
     max_seqlen: int,
     sequence_group: dist.ProcessGroup | None = None,
-    **_: Any,
+    **others: Any,
 ) -> tuple[Tensor, None]:
     """query [1, H, T, D], key and value [1, K, T, D] -> [1, T, H, D]. cu_seqlens: int32 [documents + 1], of all T.
 
-    sequence_group: the ranks that hold T / sp tokens each; inside, each has all tokens of H / sp heads. Dropout and
-    sliding windows are refused: long-context recipes have none.
+    sequence_group: the ranks that hold T / sp tokens each; inside, each has all tokens of H / sp heads. Dropout,
+    sliding windows, capped scores and sinks are refused: they would be left out.
     """
-    if dropout:
-        raise NotImplementedError("attention dropout is not supported: set attention_dropout to 0 in config.json")
+    if refused := ["dropout"] * bool(dropout) + [name for name in _UNKNOWN if others.get(name) is not None]:
+        raise UserError(f"{type(module).__name__} asks for {refused[0]}, which attention inside documents does not do.")
     states = [each[0].transpose(0, 1) for each in (query, key, value)]  # [T, heads, D]
     if sequence_group is not None:
         states = [scatter_heads(each, sequence_group) for each in states]
@@ -59,8 +62,10 @@ def _by_document(
 ) -> Tensor:
     """On a CPU, which has no kernel for several documents: one after the other."""
     lengths = torch.diff(cu_seqlens).tolist()
-    parts = zip(*(each.transpose(0, 1)[None].split(lengths, dim=2) for each in (query, key, value)), strict=True)
-    found = [F.scaled_dot_product_attention(*part, is_causal=True, scale=scaling, enable_gqa=True) for part in parts]
+    documents = zip(*(each.transpose(0, 1)[None].split(lengths, dim=2) for each in (query, key, value)), strict=True)
+    found = [
+        F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True) for q, k, v in documents
+    ]
     return torch.cat(found, dim=2)[0].transpose(0, 1)
 
 

@@ -27,9 +27,26 @@ class Batch(NamedTuple):
     max_seqlen: int
     """Tokens of the longest document, a Python int: reading it from a tensor would stop the GPU."""
 
+    @property
+    def num_targets(self) -> int:
+        """Tokens that are predicted."""
+        return int((self.targets != IGNORED).sum())
+
+    @property
+    def total_weight(self) -> float:
+        """Of all targets in the loss: their number, where all weigh 1."""
+        if self.weights is None:
+            return self.num_targets
+        return float(self.weights[self.targets != IGNORED].double().sum())
+
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device."""
-        return Batch(*(each.to(device, non_blocking=True) if isinstance(each, Tensor) else each for each in self))
+        moved = {name: each.to(device, non_blocking=True) for name, each in self._asdict().items() if _is_tensor(each)}
+        return self._replace(**moved)
+
+
+def _is_tensor(each: object) -> bool:
+    return isinstance(each, Tensor)
 
 
 def collate(

@@ -5,12 +5,13 @@ and goes on sees what it would have seen.
 """
 
 import dataclasses
+import hashlib
 import json
-import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,7 @@ class Rows:
         self.length_tokens = int(self.folders[0].manifest["sequence_length_tokens"])
         self.tokenizer_sha256: str = self.folders[0].manifest["tokenizer_sha256"]
         self.vocab_size = int(self.folders[0].manifest["vocab_size"])
+        self._lock = Lock()
         self._order = lru_cache(maxsize=4 * len(sizes))(self._permutation)
         self._chosen = np.empty(0, np.int32)
         self._counts = np.empty((0, len(sizes)), np.int64)
@@ -102,19 +104,32 @@ class Rows:
 
     def place(self, number: int) -> tuple[int, int]:
         """(folder, its row) of the row with this number: passes over a folder follow each other without end."""
-        if number >= len(self._chosen):
-            self._chosen = mix(self._shares, max(_BLOCK_STEPS, 2 * number))
-            is_of = self._chosen[:, None] == np.arange(len(self.folders))
-            self._counts = np.cumsum(is_of, axis=0) - is_of
-        folder = int(self._chosen[number])
-        turn, place = divmod(int(self._counts[number, folder]), len(self.folders[folder]))
-        return folder, int(self._order(folder, turn)[place])
+        with self._lock:  # several threads read
+            if number >= len(self._chosen):
+                self._chosen = mix(self._shares, max(_BLOCK_STEPS, 2 * number))
+                is_of = self._chosen[:, None] == np.arange(len(self.folders))
+                self._counts = np.cumsum(is_of, axis=0) - is_of
+            folder = int(self._chosen[number])
+            turn, place = divmod(int(self._counts[number, folder]), len(self.folders[folder]))
+            return folder, int(self._order(folder, turn)[place])
+
+    def name(self, number: int) -> str:
+        """Where the row with this number is, for people."""
+        folder, row = self.place(number)
+        return f"row {row} of {self.folders[folder].path}"
+
+    def identity(self) -> str:
+        """A checksum of what decides the order of rows: their folders, proportions and the seed."""
+        told = [[folder.manifest["fingerprint"] for folder in self.folders], list(map(str, self._shares))]
+        return hashlib.sha256(json.dumps([*told, self._settings.seed]).encode()).hexdigest()
 
     def read(self, number: int) -> tuple[Sequences, NDArray[np.float32] | None]:
         """One row, and the weights of its tokens as targets (None: 1)."""
         folder, row = self.place(number)
         found = self.folders[folder]
-        return found.reader.read(row, row + 1), self._weights(found, row)
+        sequence = found.reader.read(row, row + 1)
+        sequence.check(str(found.path), vocab_size=self.vocab_size, first_row=row)
+        return sequence, self._weights(found, row)
 
     def _permutation(self, folder: int, turn: int) -> NDArray[np.int64]:
         return np.random.default_rng([self._settings.seed, folder, turn]).permutation(len(self.folders[folder]))
@@ -135,40 +150,69 @@ def negatives(folder: Folder, row: int) -> list[tuple[int, int]]:
 
 def segments(folder: Folder, row: int) -> list[dict[str, Any]]:
     """The segments of a row, by its provenance."""
-    import pyarrow.parquet as pq
-
     first = 0
     for shard, name in zip(folder.manifest["shards"], folder.manifest["provenance"], strict=True):
         if row < first + shard["rows"]:
-            table = pq.read_table(folder.path / name, columns=["segments"]).slice(row - first, 1)
-            found: list[dict[str, Any]] = table["segments"][0].as_py()
+            found: list[dict[str, Any]] = _segments_of_shard(folder.path / name)[row - first].as_py()
             return found
         first += shard["rows"]
     raise UserError(f"{folder.path} has no row {row}.")
+
+
+@lru_cache(maxsize=16)
+def _segments_of_shard(path: Path) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(path, columns=["segments"])["segments"].combine_chunks()
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise UserError(f"the provenance {path} cannot be read ({error}), which data.negative_weight needs.") from error
+
+
+Row = tuple[Sequences, NDArray[np.float32] | None]
 
 
 class Batches:
     """The micro-steps of each optimizer step, for one data rank of several."""
 
     def __init__(
-        self, rows: Rows, *, rows_per_step: int, rows_per_micro_step: int, rank: int, size: int, multiple: int
+        self,
+        rows: Rows,
+        *,
+        rows_per_step: int,
+        rows_per_micro_step: int,
+        rank: int,
+        size: int,
+        multiple: int,
+        threads: int = 1,
     ):
-        """rows_per_step: of all ranks. multiple: what a micro-step's tokens are padded to.
+        """rows_per_step: of all ranks. multiple: what a micro-step's tokens are padded to. threads: that read.
 
-        Raises UserError where rows cannot be dealt out evenly.
+        Raises UserError where rows cannot be dealt out evenly, or a step has more than there are.
         """
         if rows_per_step % (size * rows_per_micro_step):
             raise UserError(
                 f"an optimizer step has {rows_per_step} rows, which {size} data-parallel ranks with "
                 f"{rows_per_micro_step} rows a micro-step do not divide."
             )
-        self._rows, self._rank, self._size, self._multiple = rows, rank, size, multiple
+        if rows_per_step > len(rows):
+            raise UserError(
+                f"an optimizer step has {rows_per_step} rows, but data.folders have {len(rows)}: one would come twice."
+            )
+        self.rows, self._rank, self._size, self._multiple = rows, rank, size, multiple
         self.rows_per_step, self._per_micro = rows_per_step, rows_per_micro_step
+        self._readers = ThreadPoolExecutor(threads)
 
     @property
     def micro_steps(self) -> int:
         """Of an optimizer step."""
         return self.rows_per_step // (self._size * self._per_micro)
+
+    def all_numbers(self, step: int) -> list[int]:
+        """Of the rows of a step, over all ranks."""
+        first = step * self.rows_per_step
+        return list(range(first, first + self.rows_per_step))
 
     def numbers(self, step: int) -> list[list[int]]:
         """The rows' numbers of each micro-step of this rank.
@@ -176,22 +220,25 @@ class Batches:
         The rows of the step are sorted by their attention cost (the sum of squared document lengths) and dealt out, so
         that ranks wait for each other little; which rows a step has does not depend on the ranks.
         """
-        first = step * self.rows_per_step
-        numbers = list(range(first, first + self.rows_per_step))
-        costs = {number: self._cost(number) for number in numbers}
-        numbers.sort(key=lambda number: (-costs[number], number))
-        own = numbers[self._rank :: self._size]
-        return [own[start :: self.micro_steps] for start in range(self.micro_steps)]
-
-    def _cost(self, number: int) -> float:
-        if self._size == 1:
-            return 0.0
-        sequence, _ = self._rows.read(number)
-        return float((np.diff(sequence.pieces(0), axis=1).astype(np.float64) ** 2).sum())
+        return self._deal(self._read(step))
 
     def step(self, step: int) -> list[Batch]:
         """The micro-steps of one optimizer step."""
-        return [self._batch(numbers) for numbers in self.numbers(step)]
+        read = self._read(step)
+        return [self._batch([read[number] for number in numbers]) for numbers in self._deal(read)]
+
+    def _read(self, step: int) -> dict[int, Row]:
+        """All rows of a step, on every rank: their lengths decide who computes which."""
+        numbers = self.all_numbers(step)
+        return dict(zip(numbers, self._readers.map(self.rows.read, numbers), strict=True))
+
+    def _deal(self, read: dict[int, Row]) -> list[list[int]]:
+        numbers = list(read)
+        if self._size > 1:
+            costs = {number: _cost(sequence) for number, (sequence, _) in read.items()}
+            numbers.sort(key=lambda number: (-costs[number], number))
+        own = numbers[self._rank :: self._size]
+        return [own[start :: self.micro_steps] for start in range(self.micro_steps)]
 
     def from_step(self, first: int, last: int) -> Iterator[list[Batch]]:
         """The steps first ... last - 1, each read while the one before is trained on."""
@@ -203,12 +250,11 @@ class Batches:
                 waiting = pool.submit(self.step, step + 1) if step + 1 < last else None
                 yield batches
 
-    def _batch(self, numbers: Sequence[int]) -> Batch:
-        read = [self._rows.read(number) for number in numbers]
+    def _batch(self, read: list[Row]) -> Batch:
         masks = [sequence.mask for sequence, _ in read]
         mask = None
         if any(each is not None for each in masks):
-            ones = np.ones((1, self._rows.length_tokens), np.uint8)
+            ones = np.ones((1, self.rows.length_tokens), np.uint8)
             mask = np.concatenate([ones if each is None else each for each in masks])
         weights = [each for _, each in read if each is not None]
         return collate(
@@ -220,6 +266,10 @@ class Batches:
         )
 
 
+def _cost(sequence: Sequences) -> float:
+    return float((np.diff(sequence.pieces(0), axis=1).astype(np.float64) ** 2).sum())
+
+
 def rows_per_step(global_batch_tokens: int, length_tokens: int) -> int:
     """Rows of an optimizer step. Raises UserError for tokens that are no whole number of rows."""
     if global_batch_tokens % length_tokens or global_batch_tokens < length_tokens:
@@ -229,11 +279,6 @@ def rows_per_step(global_batch_tokens: int, length_tokens: int) -> int:
             f"{length_tokens:,}. Take e.g. {near:,}."
         )
     return global_batch_tokens // length_tokens
-
-
-def epochs(rows: Rows, num_rows: int) -> float:
-    """How often so many rows go through all of the data."""
-    return math.nan if not len(rows) else num_rows / len(rows)
 
 
 def _check_alike(folders: Sequence[Folder]) -> None:

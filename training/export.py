@@ -3,13 +3,14 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from training.config import Training
-from training.model import PackedLM
+from training.model import PackedLM, plain_name
 
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
@@ -19,7 +20,7 @@ def export(model: PackedLM, recipe: Training, folder: Path, *, dtype: torch.dtyp
 
     The configuration says the RoPE base and positions that the model was trained with.
     """
-    from transformers import AutoModelForCausalLM, GenerationConfig
+    from transformers import AutoModelForCausalLM
 
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     state = get_model_state_dict(model, options=options)
@@ -29,12 +30,12 @@ def export(model: PackedLM, recipe: Training, folder: Path, *, dtype: torch.dtyp
         config = model.lm.config
         config.max_position_embeddings = max(config.max_position_embeddings, _longest(recipe))
         config.dtype = dtype
-        plain = {_plain(name): each.to(dtype) for name, each in state.items()}
+        plain = {plain_name(name): state.pop(name).to(dtype) for name in list(state)}
         if config.tie_word_embeddings:
             plain.pop("lm_head.weight", None)
         with torch.device("meta"):
             empty = AutoModelForCausalLM.from_config(config, dtype=dtype)
-        empty.generation_config = GenerationConfig.from_model_config(config)
+        empty.generation_config = _generation(Path(recipe.model.path), config)
         empty.save_pretrained(aside, state_dict=plain)
         _state_rope(aside)
         for name in _TOKENIZER:
@@ -52,15 +53,22 @@ def _longest(recipe: Training) -> int:
     return int(Folder.open(recipe.data.folders[0]).manifest["sequence_length_tokens"])
 
 
-def _plain(name: str) -> str:
-    return name.removeprefix("lm.").replace("._checkpoint_wrapped_module", "")
+def _generation(source: Path, config: Any) -> Any:
+    """How the model generates, with its end of text: as its folder says, or its configuration."""
+    from transformers import GenerationConfig
+
+    if (source / "generation_config.json").is_file():
+        return GenerationConfig.from_pretrained(source)
+    return GenerationConfig.from_model_config(config)
 
 
 def _state_rope(folder: Path) -> None:
-    """Write rope_theta where older readers look for it, too."""
+    """Write rope_theta, and what scales positions, where older readers look for them, too."""
     path = folder / "config.json"
     config = json.loads(path.read_text())
-    theta = (config.get("rope_parameters") or {}).get("rope_theta")
-    if theta is not None:
-        config["rope_theta"] = theta
+    parameters = dict(config.get("rope_parameters") or {})
+    if "rope_theta" in parameters:
+        config["rope_theta"] = parameters.pop("rope_theta")
+        if parameters.get("rope_type", "default") != "default":
+            config["rope_scaling"] = parameters
         path.write_text(json.dumps(config, indent=2) + "\n")

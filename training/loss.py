@@ -28,22 +28,24 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for start in range(0, len(targets), block):
             rows = slice(start, start + block)
             valid = targets[rows] != IGNORED
-            logits = _logits(hidden[rows], wide, exact)
-            norms = torch.logsumexp(logits, 1)
-            labels = torch.where(valid, targets[rows], 0)
+            labels = torch.where(valid, targets[rows], 0)[:, None]
             scale = valid.to(exact) if weights is None else valid * weights[rows].to(exact)
-            losses[rows] = (norms - logits.gather(1, labels[:, None])[:, 0]) * scale
+            # One block of logits, changed in place: logits, then their exponentials, probabilities and gradients.
+            logits = _matmul(hidden[rows], wide.T, exact)
+            logits.sub_(logits.amax(1, keepdim=True))
+            chosen = logits.gather(1, labels)
+            sums = logits.exp_().sum(1, keepdim=True)
+            losses[rows] = (sums.log() - chosen)[:, 0] * scale
             if needs_hidden or needs_weight:
-                logits.sub_(norms[:, None]).exp_()  # probabilities
-                logits[torch.arange(len(labels), device=labels.device), labels] -= 1
-                logits.mul_(scale[:, None])
+                logits.div_(sums).scatter_add_(1, labels, torch.full_like(sums, -1)).mul_(scale[:, None])
                 narrow = logits.to(hidden.dtype)
                 if grad_hidden is not None:
                     grad_hidden[rows] = narrow @ weight
                 if grad_weight is not None:
-                    grad_weight += (narrow.T @ hidden[rows]).to(exact)
+                    _add_matmul(grad_weight, narrow.T, hidden[rows])
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.weight_dtype = weight.dtype
+        ctx.mark_non_differentiable(losses)
         return losses.sum(), losses
 
     @staticmethod
@@ -52,15 +54,23 @@ class _LinearCrossEntropy(torch.autograd.Function):
         if grad_hidden is not None:
             grad_hidden = grad_hidden * grad.to(grad_hidden.dtype)
         if grad_weight is not None:
-            grad_weight = (grad_weight * grad.to(grad_weight.dtype)).to(ctx.weight_dtype)
+            scaled = torch.empty_like(grad_weight, dtype=ctx.weight_dtype)
+            grad_weight = torch.mul(grad_weight, grad.to(grad_weight.dtype), out=scaled)
         return grad_hidden, grad_weight, None, None, None
 
 
-def _logits(hidden: Tensor, weight: Tensor, exact: torch.dtype) -> Tensor:
-    """In full precision: rounded to bfloat16 they would put the loss off by half a percent."""
-    if hidden.is_cuda and hidden.dtype in (torch.bfloat16, torch.float16):
-        return torch.mm(hidden, weight.T, out_dtype=exact)
-    return hidden.to(exact) @ weight.T
+def _matmul(left: Tensor, right: Tensor, exact: torch.dtype) -> Tensor:
+    """In full precision: logits rounded to bfloat16 would put the loss off by half a percent."""
+    if left.is_cuda and left.dtype in (torch.bfloat16, torch.float16):
+        return torch.mm(left, right, out_dtype=exact)
+    return left.to(exact) @ right.to(exact)
+
+
+def _add_matmul(total: Tensor, left: Tensor, right: Tensor) -> None:
+    if left.dtype == total.dtype:
+        total.addmm_(left, right)
+    else:
+        total += _matmul(left, right, total.dtype)
 
 
 def linear_cross_entropy(
@@ -72,4 +82,4 @@ def linear_cross_entropy(
     gradient. Logits take block * V numbers, whatever T.
     """
     total, losses = _LinearCrossEntropy.apply(hidden, weight, targets, weights, block)
-    return total, losses.detach()
+    return total, losses

@@ -24,7 +24,7 @@ def flops_of(*, num_matrix_parameters: int, num_tokens: int, squared_lengths: fl
     heads = config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     attention = 6 * config.num_hidden_layers * heads * width * squared_lengths
-    return 6.0 * num_matrix_parameters * num_tokens + attention
+    return 6.0 * num_matrix_parameters * num_tokens + float(attention)
 
 
 def peak_flops() -> float | None:

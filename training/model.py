@@ -15,7 +15,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 from nextlong.errors import UserError
 from training.attention import NAME, register
-from training.boundaries import IGNORED, Batch
+from training.boundaries import Batch
 from training.loss import linear_cross_entropy
 from training.parallel import Ranks, check_heads
 
@@ -25,9 +25,11 @@ class Model:
     """What is trained."""
 
     path: str
-    """A transformers folder, or a hub id: config.json, safetensors, fast tokenizer."""
+    """A transformers folder: config.json, safetensors, fast tokenizer. `hf download` makes one of a hub model."""
     rope_theta: float | None = None
     """Base of the rotary positions; None: the model's own. Longer sequences want a larger one (Table 8)."""
+    extend_positions: bool = False
+    """Whether sequences may be longer than the model's positions without another base."""
     precision: Literal["bfloat16", "float32", "float64"] = "bfloat16"
     """Of the computation; master weights are float32 (float64 for float64)."""
     checkpointing: bool = True
@@ -52,7 +54,7 @@ class Model:
 class PackedLM(nn.Module):
     """A causal LM of transformers whose forward is the loss of a batch, so that the head stays in one sharded unit."""
 
-    def __init__(self, lm: nn.Module, ranks: Ranks) -> None:
+    def __init__(self, lm: Any, ranks: Ranks) -> None:
         super().__init__()
         self.lm = lm
         self._ranks = ranks
@@ -77,26 +79,48 @@ class PackedLM(nn.Module):
 
 
 def read_config(settings: Model) -> Any:
-    """The configuration of a model, with the RoPE base asked for, attention inside documents and no dropout.
+    """The configuration of a model, with the RoPE base asked for.
 
-    Raises UserError for a folder without one.
+    Raises UserError for a folder without one, and for a model whose attention or head is another than ours.
     """
     from transformers import AutoConfig
 
+    path = Path(settings.path)
+    if not (path / "config.json").is_file():
+        raise UserError(f"model.path {path} is no folder of transformers: it has no config.json.")
     try:
-        config = AutoConfig.from_pretrained(settings.path)
+        config = AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"model.path {settings.path}: there is no model that can be read ({reason}).") from error
+        raise UserError(f"model.path {path}: there is no model that can be read ({reason}).") from error
     if settings.rope_theta is not None:
         parameters = dict(getattr(config, "rope_parameters", None) or {"rope_type": "default"})
         config.rope_parameters = parameters | {"rope_theta": float(settings.rope_theta)}
+    _check_kind(path, config)
+    return config
+
+
+def _check_kind(path: Path, config: Any) -> None:
+    """What would be left out without a word, or fail late, is refused."""
     if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
         raise UserError(
-            f"model.path {settings.path} attends to a sliding window of {config.sliding_window} tokens, which hides "
-            f"the distant context that long documents train. Set sliding_window to null in its config.json."
+            f"model.path {path} attends to a sliding window of {config.sliding_window} tokens, which hides the distant "
+            f"context that long documents train. Set sliding_window to null in its config.json."
         )
-    return config
+    if others := sorted(set(getattr(config, "layer_types", None) or []) - {"full_attention"}):
+        raise UserError(f"model.path {path} has layers of {others[0]}, but only full attention can be trained.")
+    if getattr(config, "attention_dropout", 0):
+        raise UserError(
+            f"model.path {path} has attention_dropout {config.attention_dropout}, which attention inside documents "
+            f"does not do. Set it to 0 in its config.json."
+        )
+    for name, neutral in _HEAD.items():
+        if (found := getattr(config, name, None)) not in (None, neutral):
+            raise UserError(f"model.path {path} has {name} {found}, which the loss made in blocks does not know.")
+
+
+_HEAD = {"final_logit_softcapping": None, "logit_scale": 1, "logits_scaling": 1}
+"""What some models do to logits, and the value that does nothing."""
 
 
 def build(settings: Model, ranks: Ranks) -> PackedLM:
@@ -107,17 +131,20 @@ def build(settings: Model, ranks: Ranks) -> PackedLM:
     config = read_config(settings)
     num_heads = config.num_attention_heads
     check_heads(num_heads, getattr(config, "num_key_value_heads", num_heads), ranks.sequence_size)
-    with torch.device("meta"):
-        lm = AutoModelForCausalLM.from_config(config, attn_implementation=NAME, dtype=settings.master_dtype)
+    try:
+        with torch.device("meta"):
+            lm = AutoModelForCausalLM.from_config(config, attn_implementation=NAME, dtype=settings.master_dtype)
+    except ValueError as error:
+        raise UserError(
+            f"model.path {settings.path} is no causal LM ({' '.join(str(error).split())[:200]})."
+        ) from error
+    _check_parts(settings, lm)
     lm.train()
     model = PackedLM(lm, ranks)
     if settings.checkpointing:
         for place, layer in enumerate(lm.model.layers):
             lm.model.layers[place] = checkpoint_wrapper(layer)
-    policy = MixedPrecisionPolicy(param_dtype=settings.dtype, reduce_dtype=settings.master_dtype)
-    for layer in lm.model.layers:
-        fully_shard(layer, mesh=_shard_mesh(ranks), mp_policy=policy)
-    fully_shard(model, mesh=_shard_mesh(ranks), mp_policy=policy)
+    _shard(model, settings, ranks)
     model.to_empty(device=ranks.device)
     _restore_buffers(lm, config, ranks.device)
     if settings.from_scratch:
@@ -127,6 +154,29 @@ def build(settings: Model, ranks: Ranks) -> PackedLM:
     if config.tie_word_embeddings:
         lm.tie_weights()
     return model
+
+
+def _check_parts(settings: Model, lm: nn.Module) -> None:
+    """Raise UserError for a model that is not built as Llama is: what is not found there would be left out."""
+    body, head = getattr(lm, "model", None), getattr(lm, "lm_head", None)
+    if not hasattr(body, "layers") or not hasattr(body, "rotary_emb") or head is None or head.bias is not None:
+        raise UserError(
+            f"model.path {settings.path}: {type(lm).__name__} is not built of model.layers, model.rotary_emb and an "
+            f"lm_head without bias, as Llama, Qwen and Mistral are."
+        )
+    kept = lm.state_dict().keys()
+    if lost := [name for name, _ in lm.named_buffers() if name not in kept and "rotary_emb" not in name]:
+        raise UserError(f"model.path {settings.path}: nothing is known of its buffer {lost[0]}, which no file holds.")
+
+
+def _shard(model: PackedLM, settings: Model, ranks: Ranks) -> None:
+    """Each layer is a unit, and all the rest: embedding, last norm and head."""
+    numbers = {"param_dtype": settings.dtype, "reduce_dtype": settings.master_dtype}
+    mesh = _shard_mesh(ranks)
+    for layer in model.lm.model.layers:
+        fully_shard(layer, mesh=mesh, mp_policy=MixedPrecisionPolicy(**numbers))
+    # Inputs of the root are no activations: the weights of targets would be rounded to bfloat16.
+    fully_shard(model, mesh=mesh, mp_policy=MixedPrecisionPolicy(**numbers, cast_forward_inputs=False))
 
 
 def _shard_mesh(ranks: Ranks) -> Any:
@@ -162,7 +212,7 @@ def _initialize(model: PackedLM, seed: int, spread: float) -> None:
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     for name, parameter in model.named_parameters():
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + zlib.crc32(_plain(name).encode()))
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + zlib.crc32(plain_name(name).encode()))
         if parameter.ndim >= 2:
             full = torch.normal(0.0, spread, parameter.shape, generator=generator, dtype=torch.float32)
         else:
@@ -174,7 +224,7 @@ def _initialize(model: PackedLM, seed: int, spread: float) -> None:
             parameter.copy_(full)
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """A parameter's name without the wrappers around layers."""
     return name.removeprefix("lm.").replace("._checkpoint_wrapped_module", "")
 
@@ -190,7 +240,7 @@ def load_weights(model: PackedLM, folder: Path) -> None:
 
     if not list(folder.glob("*.safetensors")):
         raise UserError(f"model.path {folder} holds no safetensors. Save the model with save_pretrained first.")
-    state = {_plain(name): each for name, each in model.state_dict().items()}
+    state = {plain_name(name): each for name, each in model.state_dict().items()}
     if model.lm.config.tie_word_embeddings:
         state.pop("lm_head.weight", None)
     try:
@@ -206,8 +256,3 @@ def load_weights(model: PackedLM, folder: Path) -> None:
 def num_parameters(model: nn.Module) -> int:
     """Of the whole model, over all ranks."""
     return sum(each.numel() for each in model.parameters())
-
-
-def valid_targets(batch: Batch) -> int:
-    """Targets of a whole batch."""
-    return int((batch.targets != IGNORED).sum())
