@@ -1,10 +1,9 @@
 """What surrounds a training: the process group, the run folder, the model's files, and the signals before it begins."""
 
 import contextlib
-import dataclasses
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,6 @@ import torch.distributed as dist
 from nextlong.errors import UserError
 from training import run_folder, trainer
 from training.config import Training
-
-_FILES = ("*.json", "*.safetensors", "*.jinja")  # of a hub's model: no code, no weights of other formats
 
 
 @contextlib.contextmanager
@@ -49,11 +46,10 @@ def prepare(recipe: Training) -> None:
 
 
 def train(recipe: Training, *, progress: bool) -> Path:
-    """Train; returns the folder of the model. A hub's model is fetched first, once a machine.
+    """Train; returns the folder of the model. Raises RuntimeError, with what to do, where a GPU's memory is too small."""
+    from transformers.utils import logging
 
-    Raises RuntimeError, with what to do, where a GPU's memory is too small.
-    """
-    recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, path=_local(recipe.model.path)))
+    logging.disable_progress_bar()
     try:
         return trainer.train(recipe, progress=progress)
     except torch.OutOfMemoryError as error:
@@ -63,7 +59,7 @@ def train(recipe: Training, *, progress: bool) -> Path:
         ) from error
 
 
-def _on_rank_0(call: Any) -> None:
+def _on_rank_0(call: Callable[[], None]) -> None:
     told: list[str | None] = [None]
     if dist.get_rank() == 0:
         try:
@@ -73,28 +69,3 @@ def _on_rank_0(call: Any) -> None:
     dist.broadcast_object_list(told, src=0)
     if told[0] is not None:
         raise UserError(told[0])
-
-
-def _local(path: str) -> str:
-    """A model's folder; of a hub's model that in the hub's cache, after the first rank of each machine fetched it."""
-    if Path(path).expanduser().is_dir():
-        return str(Path(path).expanduser())
-    if path.count("/") != 1 or path.startswith((".", "~", "/")):
-        raise UserError(f"model.path is {path!r}, but there is no such folder. Give a transformers folder or a hub id.")
-    from huggingface_hub import snapshot_download
-
-    told: list[str | None] = [None] * dist.get_world_size()
-    for is_turn in (os.environ.get("LOCAL_RANK", "0") == "0", True):
-        error: str | None = None
-        if is_turn:
-            try:
-                path_found = snapshot_download(path, allow_patterns=list(_FILES))
-            except Exception as failure:  # offline, unknown id, no access: all end in the same advice
-                error = str(failure).split("\n")[0]
-        dist.all_gather_object(told, error)
-        if any(told):
-            reason = next(each for each in told if each)
-            raise UserError(
-                f"model.path is {path!r}, but there is no such folder, and the hub gave no such model ({reason})."
-            )
-    return str(path_found)

@@ -62,6 +62,9 @@ class Evaluator:
         model.eval()
         sums = [self._measure(model, folder) for folder in self._folders]
         model.train(was_training)
+        for folder, each in zip(self._folders, sums, strict=True):
+            if not each[1].sum():
+                raise UserError(f"evaluation.folders: {folder.path} has no target in its first rows: all is masked.")
         lengths = [int(folder.manifest["sequence_length_tokens"]) for folder in self._folders]
         told = [self._told(*each) for each in zip(sums, lengths, strict=True)]
         names = [str(folder.path) for folder in self._folders]
@@ -133,4 +136,4 @@ class Evaluator:
 def _overall(sums: Sequence[Tensor]) -> dict[str, Any]:
     """Of all targets; every one is in a position bucket."""
     total, number = sum((each.sum(1) for each in sums[1:]), sums[0].sum(1)).tolist()
-    return {"loss": total / number if number else None, "targets": int(number)}
+    return {"loss": total / number, "targets": int(number)}

@@ -15,7 +15,10 @@ from training.recipe import FILE
 
 _IDENTITY_FILE = "run.json"
 _PACKAGES = ("nextlong", "torch", "transformers", "numpy", "pyarrow", "safetensors", "tokenizers")
-_FREE = ("output", "parallel.", "saving.every_steps", "saving.keep", "evaluation.", "data.threads", "batch.micro_rows")
+_FREE = (
+    *("output", "parallel.", "evaluation.", "saving.every_steps", "saving.keep"),
+    *("data.threads", "batch.micro_rows", "batch.sequence_tokens", "model.checkpointing"),
+)
 """What may change while a run goes on: it decides where and how things are computed, and not what."""
 
 

@@ -74,6 +74,7 @@ def write_packed(
     pq.write_table(pa.table({"segments": segments}), folder / "provenance" / "rows-00000.parquet")
     manifest = {
         "format": "arrow",
+        "fingerprint": hashlib.sha256(ids.tobytes()).hexdigest(),
         "rows": rows,
         "sequence_length_tokens": length,
         "vocab_size": VOCABULARY,
