@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from etl.logs import Console, file_dask_log, log_to, log_with
+from etl.logs import Console, file_dask_log, hush, log_to, log_with
 from etl.shards.verbs import SHARD_VERBS
 from etl.strategies import DEFAULT_STRATEGIES, STRATEGIES, check_names
 from etl.terminal import printable
@@ -189,7 +189,11 @@ def _add_train(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         "recipe", metavar="RECIPE.yaml", nargs="?", help="any of its fields can be given as --section.key value"
     )
     parser.add_argument(
-        "--ranks", "--gpus", type=int, metavar="N", help="processes of this machine, one a GPU (default: 1, or torchrun's)"
+        "--ranks",
+        "--gpus",
+        type=int,
+        metavar="N",
+        help="processes here, one a GPU (default: 1, or torchrun's)",
     )
     parser.add_argument("--dry-run", action="store_true", help="say what memory and time it takes on so many ranks")
     parser.add_argument(
@@ -347,12 +351,14 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
     from training import command
 
     with command.process_group() as rank:
+        if rank:
+            hush()
         command.prepare(recipe)
         if rank == 0:
             log_to(Path(recipe.output))
         made = command.train(recipe, progress=sys.stderr.isatty())
         if rank == 0:
-            show(f"{made}: the trained model, for transformers, vLLM and lm-eval; {recipe.output}/metrics.jsonl: each step")
+            show(f"{made}: the trained model, for transformers, vLLM and lm-eval")
     return 0
 
 
@@ -373,7 +379,8 @@ def _failure(error: Exception, verb: str) -> str:
     if verb in ("peek", "clean", "verify", "trace"):
         return f"{describe(error)}. This is a defect; please report it."
     if verb == "train":
-        return f"{describe(error)}. Checkpoints are kept; run the same command again to go on from the last. Details are in run.log."
+        again = "Checkpoints are kept; run the same command again to go on from the last"
+        return f"{describe(error).rstrip('.')}. {again}. Details are in run.log."
     if verb in ("export", "pack", "convert", "mix"):
         return f"{describe(error)}. Finished shards are kept aside; run the same command again to go on."
     return f"{describe(error)}. Finished parts are kept; run the same command again to go on. Details are in run.log."

@@ -40,6 +40,14 @@ def log_with(handler: logging.Handler) -> None:
         logging.getLogger(name).addHandler(handler)
 
 
+def hush() -> None:
+    """From now on the screen gets errors alone: of several ranks of a training one tells the rest."""
+    for name in _LOGGERS:
+        for handler in logging.getLogger(name).handlers:
+            if isinstance(handler, Console):
+                handler.setLevel(logging.ERROR)
+
+
 class _LogFile(logging.FileHandler):
     """A log file that gives up a line where it cannot be written: the screen has it, and says why."""
 

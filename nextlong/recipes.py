@@ -106,9 +106,7 @@ class Recipes(Generic[R]):
         if path in packaged:
             return packaged[path]
         names = ", ".join(packaged)
-        raise UserError(
-            f"recipe {path}: there is no such file. {self.start}; these come with the package: {names}."
-        )
+        raise UserError(f"recipe {path}: there is no such file. {self.start}; these come with the package: {names}.")
 
     def _chain(self, path: Path) -> list[Path]:
         """A recipe's bases, the last of them first, and itself; each is vetted."""

@@ -46,7 +46,7 @@ def prepare(recipe: Training) -> None:
 
 
 def train(recipe: Training, *, progress: bool) -> Path:
-    """Train; returns the folder of the model. Raises RuntimeError, with what to do, where a GPU's memory is too small."""
+    """Train; returns the folder of the model. RuntimeError, with what to do, where a GPU's memory is too small."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()

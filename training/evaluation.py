@@ -6,6 +6,7 @@ order of a float64 sum.
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -54,9 +55,9 @@ class Evaluator:
         return bool(self._folders) and (is_last or step % self._settings.every_steps == 0)
 
     def measure(self, model: PackedLM) -> dict[str, Any]:
-        """{"loss", "targets", "loss_meta", ..., "loss_at_0_511", ..., "folders": the same of each}, on all ranks.
+        """{"loss", "targets", "loss_meta", ..., "loss_at_0_511", ...}, on all ranks; of several folders "folders", too.
 
-        Positions are the target's in its document; what has no target is left out. Collective: all ranks call it.
+        Positions are the target's in its document; what has no target is left out. All ranks call it together.
         """
         was_training = model.training
         model.eval()
@@ -66,10 +67,11 @@ class Evaluator:
             if not each[1].sum():
                 raise UserError(f"evaluation.folders: {folder.path} has no target in its first rows: all is masked.")
         lengths = [int(folder.manifest["sequence_length_tokens"]) for folder in self._folders]
-        told = [self._told(*each) for each in zip(sums, lengths, strict=True)]
-        names = [str(folder.path) for folder in self._folders]
         whole = self._told(sum(sums[1:], sums[0]), lengths[0]) if len(set(lengths)) == 1 else _overall(sums)
-        return whole | {"folders": dict(zip(names, told, strict=True))}
+        if len(sums) == 1:
+            return whole
+        told = [self._told(*each) for each in zip(sums, lengths, strict=True)]
+        return whole | {"folders": dict(zip(self._settings.folders, told, strict=True))}
 
     def _measure(self, model: PackedLM, folder: Folder) -> Tensor:
         """float64 [2, groups]: sums of losses, and numbers of targets, of all ranks."""
@@ -125,7 +127,7 @@ class Evaluator:
 
     def _told(self, sums: Tensor, length: int) -> dict[str, Any]:
         edges = self._edges(length)
-        names = [f"at_{first}_{last - 1}" for first, last in zip(edges, edges[1:], strict=False)] + list(ROLES)
+        names = [f"at_{first}_{last - 1}" for first, last in pairwise(edges)] + list(ROLES)
         told = _overall([sums[:, : self._settings.buckets]])
         for name, total, number in zip(names, *sums.tolist(), strict=True):
             if number:

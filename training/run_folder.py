@@ -1,4 +1,4 @@
-"""A recipe in, its run folder out: what it says of itself, and a refusal of a folder that holds another recipe's run."""
+"""A recipe in, its run folder out: what it says of itself, and a refusal of one that holds another recipe's run."""
 
 import dataclasses
 import hashlib
@@ -88,7 +88,9 @@ def _manifest(folder: str) -> bytes:
         found = path.read_bytes()
         int(json.loads(found)["sequence_length_tokens"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"data.folders: {folder} is no packed folder ({error}). Make one with nextlong export.") from error
+        raise UserError(
+            f"data.folders: {folder} is no packed folder ({error}). Make one with nextlong export."
+        ) from error
     return found
 
 

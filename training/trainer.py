@@ -15,9 +15,10 @@ from tqdm.auto import tqdm
 from nextlong.errors import UserError
 from training import checkpoint, export, metrics, preflight
 from training.boundaries import Batch
-from training.config import Training
-from training.data import Batches, Rows, rows_per_step
+from training.config import Training, rows_per_step
+from training.data import Batches, Rows
 from training.evaluation import Evaluator
+from training.flops import flops_of
 from training.model import PackedLM, build, num_parameters, read_config
 from training.optimizer import make_adamw
 from training.parallel import Ranks, make_ranks
@@ -170,7 +171,7 @@ class _Run:
         squares = float(_sum(local)) / self._ranks.sequence_size
         ended = time.perf_counter()
         seconds = ended - self._ended
-        flops = metrics.flops_of(
+        flops = flops_of(
             num_matrix_parameters=self._num_matrix,
             num_tokens=num_tokens,
             squared_lengths=squares,
