@@ -25,7 +25,7 @@ def process_group() -> Iterator[int]:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, stop)
+    before = signal.signal(signal.SIGTERM, stop)
     on_gpu = torch.cuda.is_available()
     options: dict[str, Any] = {"backend": "cpu:gloo,cuda:nccl" if on_gpu else "gloo"}
     if "RANK" not in os.environ:
@@ -36,7 +36,10 @@ def process_group() -> Iterator[int]:
             raise UserError(f"this machine has {there} GPUs, but rank {local} of it wants one. Start {there} ranks.")
         torch.cuda.set_device(local)
     dist.init_process_group(**options)
-    yield dist.get_rank()
+    try:
+        yield dist.get_rank()
+    finally:
+        signal.signal(signal.SIGTERM, before)
     dist.destroy_process_group()  # not after a failure: others may still wait for this rank
 
 

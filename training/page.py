@@ -69,7 +69,7 @@ def _memory(recipe: Training, found: Estimate) -> Iterator[str]:
         "saved for the backward pass": (own.inputs, other.inputs),
     }
     parts = {
-        "the layer at work, recomputed, with gradients": "layer",
+        "the layer at work, with its gradients": "layer",
         "attention's backward pass (FA2)": "attention",
         "loss: block of logits, head's gradient": "loss",
         "gradients of embedding and head": "reduction",
@@ -105,7 +105,7 @@ def _time(recipe: Training, found: Estimate, mfu: float) -> Iterator[str]:
     yield f"{'time':<12}at {mfu:.0%} of the peak of an H100 or H200, assumed (--mfu), of documents"
     for name, each, flops in (("as long as sequences", most, found.flops), ("of few tokens", least, found.flops_least)):
         whole = _seconds(each * steps)
-        yield f"{'':<12}{name:<22}{_seconds(each):>10} a step, {whole:>10} for {steps:,} steps, {flops:.2e} FLOPs a step"
+        yield f"{'':<12}{name:<22}{_seconds(each):>10} a step, {whole:>10} for {steps:,}, {flops:.2e} FLOPs a step"
     yield f"{'sent':<12}by a GPU in a micro-step, in part while it computes, at speeds assumed"
     yield _sent("weights, gradients", found.sent_bytes)
     if found.exchanged_bytes:

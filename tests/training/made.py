@@ -1,8 +1,9 @@
-"""Models, tokenizers and packed folders for the trainer's tests, all made here: real formats, small enough for seconds."""
+"""Models, tokenizers and packed folders for the trainer's tests, made here: real formats, small enough for seconds."""
 
 import hashlib
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +57,13 @@ def write_packed(
     for row in range(rows):
         cuts = [0, *sorted(rng.choice(np.arange(4, length - 4, 4), 2, replace=False).tolist()), length]
         own = []
-        for start, end in zip(cuts, cuts[1:], strict=False):
+        for start, end in pairwise(cuts):
             ids[row, start:end] = (rng.integers(VOCABULARY) + np.arange(end - start)) % VOCABULARY
             pieces.append([start, end])
             parts = np.linspace(start, end, len(roles) + 1).astype(int)
             own += [
                 {"start": int(first), "end": int(last), "role": role}
-                for first, last, role in zip(parts, parts[1:], roles, strict=False)
+                for (first, last), role in zip(pairwise(parts), roles, strict=True)
             ]
         offsets.append(len(pieces))
         segments.append(own)
