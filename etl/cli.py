@@ -348,8 +348,12 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
 
     if options.ranks is not None and not launch.is_rank():
         return launch.start_ranks(options.ranks, [options.recipe, *overrides])
-    from training import command
-
+    try:
+        from training import command
+    except ImportError as error:
+        raise UserError(
+            f"training needs a package that is not here ({error}): pip install 'nextlong[train]'"
+        ) from error
     with command.process_group() as rank:
         if rank:
             hush()
@@ -379,6 +383,10 @@ def _failure(error: Exception, verb: str) -> str:
     if verb in ("peek", "clean", "verify", "trace"):
         return f"{describe(error)}. This is a defect; please report it."
     if verb == "train":
+        from training.trainer import DivergedError
+
+        if isinstance(error, DivergedError):
+            return str(error)
         again = "Checkpoints are kept; run the same command again to go on from the last"
         return f"{describe(error).rstrip('.')}. {again}. Details are in run.log."
     if verb in ("export", "pack", "convert", "mix"):

@@ -65,7 +65,7 @@ class Recipes(Generic[R]):
         from jsonargparse import ArgumentParser, set_parsing_settings
 
         set_parsing_settings(docstring_parse_attribute_docstrings=True)
-        parser = ArgumentParser(prog=self.command, exit_on_error=False)
+        parser = ArgumentParser(prog=self.command, exit_on_error=False, allow_abbrev=False)
         parser.add_argument("--recipe", action="config", help="YAML file")
         if self.has_bases:
             parser.add_argument(f"--{_BASE}", type=str, help="another recipe, from which this one differs")

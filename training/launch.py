@@ -12,9 +12,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 log = logging.getLogger(__name__)
 
+_HERE = str(Path(__file__).parent.parent)  # this package, not another of its name
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STOPPED = 130
 _GRACE_SECONDS = 3  # for ranks of which another has failed, less than they wait before they say the same
@@ -38,6 +40,7 @@ def start_ranks(number: int, arguments: Sequence[str]) -> int:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(_free_port()),
         "OMP_NUM_THREADS": threads,
+        "PYTHONPATH": os.pathsep.join([_HERE, *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
     command = [sys.executable, "-m", "training", *arguments]
     ranks: list[subprocess.Popen[bytes]] = []
