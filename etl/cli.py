@@ -4,20 +4,19 @@ import argparse
 import logging
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
-from etl.logs import Console, file_dask_log, log_to, log_with
+from etl.logs import Console, file_dask_log, hush, log_to, log_with
 from etl.shards.verbs import SHARD_VERBS
 from etl.strategies import DEFAULT_STRATEGIES, STRATEGIES, check_names
 from etl.terminal import printable
 from etl.verb import add_verb, add_where, check_workers, cores, engine_of, show
 from nextlong import __version__
 from nextlong.errors import UserError
-
-if TYPE_CHECKING:
-    pass
+from nextlong.recipes import joined
 
 log = logging.getLogger("etl.cli")
 _PLANNED = {
@@ -31,14 +30,16 @@ _PLANNED = {
 
 _PLAIN_FIELDS = ("--output", "--tokenizer")  # of a recipe; the others are --section.key
 
+_PATIENCE_SECONDS = 5  # in which a rank that fails with the others is ended by who started it
+
 STAGE_NAMES = ("read", "chunk", "embed", "index", "mine", "interleave", "pack")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb. 0; 2 for a user's mistake, in one sentence; 1 for a failure, with how to go on; 130 for Ctrl-C."""
-    argv = _joined(sys.argv[1:] if arguments is None else arguments)
+    argv = joined(sys.argv[1:] if arguments is None else arguments, _PLAIN_FIELDS)
     options, rest = _parser().parse_known_args(argv)
-    if rest and options.verb not in ("run", "plan", "compare"):
+    if rest and options.verb not in ("run", "plan", "compare", "train"):
         _parser().error(f"unrecognized arguments: {' '.join(rest)} (see nextlong {options.verb} --help)")
     log_with(Console())
     os.environ["PYTHONSAFEPATH"] = "1"  # so no worker imports a module of the current folder in place of Python's own
@@ -48,22 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _complain(2, str(error))
     except KeyboardInterrupt:
-        return _complain(130, "interrupted; finished parts are kept, run the same command again to go on")
+        kept = "the last checkpoint is" if options.verb == "train" else "finished parts are"
+        return _complain(130, f"interrupted; {kept} kept, run the same command again to go on")
     except Exception as error:
         return _complain(1, _failure(error, options.verb))
-
-
-def _joined(arguments: Sequence[str]) -> list[str]:
-    """--section.key value as one word: the value is no RECIPE.yaml, wherever that stands."""
-    words: list[str] = []
-    for argument in arguments:
-        is_field = words and words[-1].startswith("--") and ("." in words[-1] or words[-1] in _PLAIN_FIELDS)
-        is_value = is_field and "=" not in words[-1]
-        if is_value and not argument.startswith("--"):
-            words[-1] += f"={argument}"
-        else:
-            words.append(argument)
-    return words
 
 
 class _Parser(argparse.ArgumentParser):
@@ -79,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for add in (_add_demo, _add_run, _add_plan, _add_compare, _add_peek, _add_clean, *SHARD_VERBS):
+    for add in (_add_demo, _add_run, _add_plan, _add_compare, _add_peek, _add_clean, *SHARD_VERBS, _add_train):
         add(verbs)
     return parser
 
@@ -188,6 +177,34 @@ def _add_clean(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     )
 
 
+def _add_train(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = add_verb(
+        verbs,
+        "train",
+        "train a model on packed folders; interrupted, the same command goes on from the last checkpoint",
+        "nextlong train tiny --model.path llama --data.folders '[shards]' --output trained",
+        _train,
+    )
+    parser.add_argument(
+        "recipe", metavar="RECIPE.yaml", nargs="?", help="any of its fields can be given as --section.key value"
+    )
+    parser.add_argument(
+        "--ranks",
+        "--gpus",
+        type=int,
+        metavar="N",
+        help="processes here, one a GPU (default: 1, or torchrun's)",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what memory and time it takes on so many ranks")
+    parser.add_argument(
+        "--length", type=int, metavar="TOKENS", help="of a sequence, for --dry-run without data (default: the folders')"
+    )
+    parser.add_argument(
+        "--mfu", type=float, default=0.4, help="share of a GPU's peak that --dry-run assumes (default: 0.4)"
+    )
+    parser.add_argument("--fields", action="store_true", help="list the fields of a recipe with their defaults")
+
+
 def _demo(options: argparse.Namespace, _: list[str]) -> int:
     from etl import demo
     from etl.connect import local_engine
@@ -205,12 +222,12 @@ def _demo(options: argparse.Namespace, _: list[str]) -> int:
 
 
 def _run(options: argparse.Namespace, overrides: list[str]) -> int:
-    from etl.recipe import load_recipe, recipe_parser
+    from etl.recipe import RECIPES, load_recipe
 
     if options.fields:
-        recipe_parser().print_help()
+        RECIPES.parser().print_help()
         return 0
-    _check_fields(overrides)
+    RECIPES.check_fields(overrides)
     if options.recipe is None:
         raise UserError("run needs a RECIPE.yaml; 'nextlong demo' writes one to start from.")
     check_workers(options.workers)
@@ -236,7 +253,9 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _plan(options: argparse.Namespace, overrides: list[str]) -> int:
-    _check_fields(overrides)
+    from etl.recipe import RECIPES, load_recipe
+
+    RECIPES.check_fields(overrides)
     check_workers(options.workers)
     for name in ("chars", "chunks", "gpus"):
         value, least = getattr(options, name), int(name != "gpus")
@@ -248,7 +267,6 @@ def _plan(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.recipe is None and not ((options.chars or options.chunks) and has_target):
         raise UserError("plan needs a RECIPE.yaml, or --chars and --target; see nextlong plan --help.")
     from etl.capacity.plan import plan_page, recipe_without_corpus
-    from etl.recipe import load_recipe
 
     recipe = load_recipe(options.recipe, fields) if options.recipe else recipe_without_corpus(fields)
     show(
@@ -266,11 +284,12 @@ def _plan(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
-    _check_fields(overrides)
+    from etl.recipe import RECIPES, load_recipe
+
+    RECIPES.check_fields(overrides)
     check_names(options.strategies)
     check_workers(options.workers)
     from etl import compare
-    from etl.recipe import load_recipe
 
     recipe = load_recipe(options.recipe, overrides)
     out = (options.out or Path(recipe.output.rstrip("/") + "-compare")).expanduser().absolute()
@@ -308,13 +327,43 @@ def _clean(options: argparse.Namespace, _: list[str]) -> int:
     return 0
 
 
-def _check_fields(overrides: Sequence[str]) -> None:
-    """Refuse what is neither an option nor a field, before its value is taken for a recipe."""
-    from etl.recipe import field_names
+def _train(options: argparse.Namespace, overrides: list[str]) -> int:
+    from training.recipe import RECIPES
 
-    for name in (word.partition("=")[0] for word in overrides if word.startswith("--")):
-        if name.removeprefix("--").partition(".")[0] not in field_names():
-            raise UserError(f"{name} is no option and no field of a recipe: nextlong run --fields lists those.")
+    if options.fields:
+        RECIPES.parser().print_help()
+        return 0
+    RECIPES.check_fields(overrides)
+    if options.recipe is None:
+        raise UserError(f"train needs a RECIPE.yaml; these come with the package: {', '.join(RECIPES.packaged())}.")
+    if options.ranks is not None and options.ranks < 1:
+        raise UserError(f"--ranks is {options.ranks}, but it must be at least 1.")
+    recipe = RECIPES.load(options.recipe, overrides)
+    if options.dry_run:
+        from training.page import page
+
+        show(page(recipe, ranks=options.ranks, length_tokens=options.length, mfu=options.mfu))
+        return 0
+    from training import launch
+
+    if options.ranks is not None and not launch.is_rank():
+        return launch.start_ranks(options.ranks, [options.recipe, *overrides])
+    try:
+        from training import command
+    except ImportError as error:
+        raise UserError(
+            f"training needs a package that is not here ({error}): pip install 'nextlong[train]'"
+        ) from error
+    with command.process_group() as rank:
+        if rank:
+            hush()
+        command.prepare(recipe)
+        if rank == 0:
+            log_to(Path(recipe.output))
+        made = command.train(recipe, progress=sys.stderr.isatty())
+        if rank == 0:
+            show(f"{made}: the trained model, for transformers, vLLM and lm-eval")
+    return 0
 
 
 def _shown(override: str) -> str:
@@ -333,12 +382,24 @@ def _failure(error: Exception, verb: str) -> str:
         return str(error)
     if verb in ("peek", "clean", "verify", "trace"):
         return f"{describe(error)}. This is a defect; please report it."
+    if verb == "train":
+        from training.trainer import DivergedError
+
+        if isinstance(error, DivergedError):
+            return str(error)
+        again = "Checkpoints are kept; run the same command again to go on from the last"
+        return f"{describe(error).rstrip('.')}. {again}. Details are in run.log."
     if verb in ("export", "pack", "convert", "mix"):
         return f"{describe(error)}. Finished shards are kept aside; run the same command again to go on."
     return f"{describe(error)}. Finished parts are kept; run the same command again to go on. Details are in run.log."
 
 
 def _complain(status: int, message: str) -> int:
+    """Say it, once: of several ranks of a training the first does, and another only when nobody has ended it."""
+    if os.environ.get("RANK", "0") != "0":
+        if status == 130:
+            return status
+        time.sleep(_PATIENCE_SECONDS)
     log.error("nextlong: %s", message)
     return status
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from etl.terminal import Formatter
 
-_LOGGERS = ("etl", "nextlong")  # what libraries log goes nowhere
+_LOGGERS = ("etl", "nextlong", "training")  # what libraries log goes nowhere
 
 
 def log_to(folder: Path) -> None:
@@ -38,6 +38,14 @@ def log_with(handler: logging.Handler) -> None:
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.DEBUG)
         logging.getLogger(name).addHandler(handler)
+
+
+def hush() -> None:
+    """From now on the screen gets errors alone: of several ranks of a training one tells the rest."""
+    for name in _LOGGERS:
+        for handler in logging.getLogger(name).handlers:
+            if isinstance(handler, Console):
+                handler.setLevel(logging.ERROR)
 
 
 class _LogFile(logging.FileHandler):

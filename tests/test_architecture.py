@@ -1,4 +1,4 @@
-"""The arrows between the packages hold: etl -> nextlong, and the method needs neither Dask nor torch."""
+"""The arrows between the packages hold: etl -> nextlong <- training, and the method needs neither Dask nor torch."""
 
 import ast
 import subprocess
@@ -43,12 +43,27 @@ def test_the_stages_import_no_trainer(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", _modules("training"), ids=lambda path: path.name)
-def test_the_trainer_imports_no_engine(path: Path) -> None:
-    """Not in its functions either: ranks of a training run have no use for Dask."""
-    modules = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
-    names = {each.name for node in modules if isinstance(node, ast.Import) for each in node.names}
-    names |= {node.module for node in modules if isinstance(node, ast.ImportFrom) and node.module}
-    assert not {name.split(".")[0] for name in names} & {"etl", "dask", "distributed", "pandas"}
+def test_the_trainer_imports_no_stages(path: Path) -> None:
+    """__main__ is the command line, as torchrun calls it."""
+    named = {name.split(".")[0] for node in ast.walk(ast.parse(path.read_text())) for name in _imported(node)}
+    assert ("etl" in named) == (path.name == "__main__.py")
+    assert not named & {"dask", "distributed", "pandas", "accelerate"}
+
+
+def _imported(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+
+
+LIGHT = ("config", "recipe", "shape", "flops", "estimate", "page", "launch")
+
+
+def test_recipes_estimates_and_launches_of_trainings_load_no_torch() -> None:
+    modules = ", ".join(f"training.{name}" for name in LIGHT)
+    code = f"import sys, {modules}\nprint(sorted({{'torch', 'transformers', 'numpy', 'pyarrow'}} & set(sys.modules)))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
 
 
 def test_importing_the_method_loads_nothing_heavy() -> None:

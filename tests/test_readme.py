@@ -1,5 +1,6 @@
 """What the README shows runs: its demo, its Python, its recipe and its commands."""
 
+import json
 import os
 import re
 import shlex
@@ -76,7 +77,11 @@ def test_the_commands_run(demo: tuple[Path, str], tmp_path: Path) -> None:
     os.symlink(demo[0] / "demo" / "work", tmp_path / "work")
     _make_inputs(demo[0] / "demo", tmp_path)
     for command in commands:
-        arguments = command[1:] + ([] if command[1] in ("plan", "peek", "clean", "trace") else ["--workers", "0"])
+        arguments = command[1:] + (
+            [] if command[1] in ("plan", "peek", "clean", "trace", "train") else ["--workers", "0"]
+        )
+        if command[1] == "train" and "--dry-run" not in command:
+            arguments += ["--dry-run"]
         if command[1] == "compare":  # of so small a corpus
             arguments += ["--synthesis.target_length_tokens", "2048", "--synthesis.num_samples", "3"]
         ran = subprocess.run(
@@ -92,6 +97,8 @@ def _make_inputs(demo: Path, folder: Path) -> None:
     (folder / "llama").mkdir()
     shutil.copy(demo / "tokenizer" / "tokenizer.json", folder / "llama")
     (folder / "llama" / "tokenizer_config.json").write_text('{"eos_token": "<|endoftext|>"}')
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 8}
+    (folder / "llama" / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 16384} | sizes))
     (folder / "books").mkdir()
     shutil.copy(demo / "docstrings.parquet", folder / "books")
     command = ["pack", "books/docstrings.parquet", "--tokenizer", "llama", "--length", "65536", "--fitting", "concat"]

@@ -22,37 +22,9 @@ from nextlong.mixing import mix, shares_of
 from nextlong.sequences import Sequences
 from nextlong.shards import Reader, open_shards
 from training.boundaries import Batch, collate
+from training.config import Data
 
 _BLOCK_STEPS = 1 << 16  # rows of a mixture that are decided at once
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Data:
-    """What is trained on."""
-
-    folders: list[str]
-    """Packed folders (of nextlong export, pack, convert, mix) of one sequence length: arrow, parquet or MDS."""
-    proportions: list[float] | None = None
-    """Of sequences, one a folder, exact at every step; None: by the folders' numbers of sequences."""
-    seed: int = 0
-    """Of the order in which each folder's sequences are taken, anew in every pass over it; none twice in a pass."""
-    negative_weight: float = 1.0
-    """Of targets in negative segments, by provenance; 1: the plain loss of the paper."""
-    threads: int = 2
-    """That read ahead."""
-
-    def __post_init__(self) -> None:
-        if not self.folders:
-            raise UserError("data.folders is empty: give packed folders.")
-        if self.proportions is not None and len(self.proportions) != len(self.folders):
-            raise UserError(
-                f"data.proportions has {len(self.proportions)} numbers for {len(self.folders)} folders: give one for "
-                f"each, or leave it out."
-            )
-        if not 0 <= self.negative_weight <= 100:
-            raise UserError(f"data.negative_weight is {self.negative_weight}, but it must be from 0 to 100.")
-        if self.threads < 1:
-            raise UserError(f"data.threads is {self.threads}, but it must be at least 1.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,17 +240,6 @@ class Batches:
 
 def _cost(sequence: Sequences) -> float:
     return float((np.diff(sequence.pieces(0), axis=1).astype(np.float64) ** 2).sum())
-
-
-def rows_per_step(global_batch_tokens: int, length_tokens: int) -> int:
-    """Rows of an optimizer step. Raises UserError for tokens that are no whole number of rows."""
-    if global_batch_tokens % length_tokens or global_batch_tokens < length_tokens:
-        near = max(1, round(global_batch_tokens / length_tokens)) * length_tokens
-        raise UserError(
-            f"batch.global_tokens is {global_batch_tokens:,}, which is no multiple of the sequence length, "
-            f"{length_tokens:,}. Take e.g. {near:,}."
-        )
-    return global_batch_tokens // length_tokens
 
 
 def _check_alike(folders: Sequence[Folder]) -> None:

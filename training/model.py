@@ -4,9 +4,8 @@ It is built without memory (meta), sharded, and then loaded: no rank ever holds 
 float32; computation is bfloat16 where that is asked for.
 """
 
-import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,39 +15,9 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from nextlong.errors import UserError
 from training.attention import NAME, register
 from training.boundaries import Batch
+from training.config import Model, check_heads
 from training.loss import linear_cross_entropy
-from training.parallel import Ranks, check_heads
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Model:
-    """What is trained."""
-
-    path: str
-    """A transformers folder: config.json, safetensors, fast tokenizer. `hf download` makes one of a hub model."""
-    rope_theta: float | None = None
-    """Base of the rotary positions; None: the model's own. Longer sequences want a larger one (Table 8)."""
-    extend_positions: bool = False
-    """Whether sequences may be longer than the model's positions without another base."""
-    precision: Literal["bfloat16", "float32", "float64"] = "bfloat16"
-    """Of the computation; master weights are float32 (float64 for float64)."""
-    checkpointing: bool = True
-    """Whether each layer's activations are computed again in the backward pass."""
-    from_scratch: bool = False
-    """Random weights by the folder's configuration, in place of its own."""
-    seed: int = 0
-    """Of random weights."""
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the computation."""
-        found: torch.dtype = getattr(torch, self.precision)
-        return found
-
-    @property
-    def master_dtype(self) -> torch.dtype:
-        """Of the weights that the optimizer changes."""
-        return torch.float64 if self.precision == "float64" else torch.float32
+from training.parallel import Ranks
 
 
 class PackedLM(nn.Module):

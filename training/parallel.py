@@ -51,16 +51,6 @@ def make_ranks(*, sp: int = 1, dp_replicate: int = 1) -> Ranks:
     return Ranks(mesh, groups["sequence"].get_group() if sp > 1 else None, rank // sp, world // sp, rank % sp, sp)
 
 
-def check_heads(num_heads: int, num_kv_heads: int, sp: int) -> None:
-    """Raise UserError where heads cannot be dealt out to the ranks of a sequence."""
-    if num_heads % sp:
-        raise UserError(f"the model has {num_heads} attention heads, which parallel.sp = {sp} does not divide.")
-    if num_kv_heads % sp and sp % num_kv_heads:
-        raise UserError(
-            f"the model has {num_kv_heads} key and value heads and parallel.sp is {sp}: one must divide the other."
-        )
-
-
 class _AllToAll(torch.autograd.Function):
     """[sp, ...] in, the same out: block i goes to rank i. Its own backward."""
 

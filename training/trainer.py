@@ -15,8 +15,10 @@ from tqdm.auto import tqdm
 from nextlong.errors import UserError
 from training import checkpoint, export, metrics, preflight
 from training.boundaries import Batch
-from training.config import Training
-from training.data import Batches, Rows, rows_per_step
+from training.config import Training, rows_per_step
+from training.data import Batches, Rows
+from training.evaluation import Evaluator
+from training.flops import flops_of
 from training.model import PackedLM, build, num_parameters, read_config
 from training.optimizer import make_adamw
 from training.parallel import Ranks, make_ranks
@@ -49,6 +51,7 @@ def train(recipe: Training, *, progress: bool = False) -> Path:
         multiple=ranks.sequence_size,
         threads=recipe.data.threads,
     )
+    evaluator = Evaluator(recipe.evaluation, ranks, tokenizer_sha256=rows.tokenizer_sha256)
     model = build(recipe.model, ranks)
     optimizer = make_adamw(recipe.optimizer, model.parameters())
     output = Path(recipe.output)
@@ -63,6 +66,8 @@ def train(recipe: Training, *, progress: bool = False) -> Path:
                 run.step(step, own)
                 step += 1
                 stopped = stop.asked_anywhere()
+                if not stopped and evaluator.is_due(step, is_last=step == recipe.optimizer.steps):
+                    run.evaluate(evaluator, step)
                 if stopped or step == recipe.optimizer.steps or step % recipe.saving.every_steps == 0:
                     checkpoints.save(step, model, optimizer, order)
                 if stopped:
@@ -166,7 +171,7 @@ class _Run:
         squares = float(_sum(local)) / self._ranks.sequence_size
         ended = time.perf_counter()
         seconds = ended - self._ended
-        flops = metrics.flops_of(
+        flops = flops_of(
             num_matrix_parameters=self._num_matrix,
             num_tokens=num_tokens,
             squared_lengths=squares,
@@ -188,6 +193,14 @@ class _Run:
         self._ended = ended
         if self._recorder is not None:
             self._recorder.record("train", dataclasses.asdict(told))
+
+    def evaluate(self, evaluator: Evaluator, step: int) -> None:
+        """The held-out loss after so many steps."""
+        told = evaluator.measure(self._model)
+        if self._recorder is not None:
+            log.info("after step %d: held-out loss %.4f", step, told["loss"])
+            self._recorder.record("evaluation", {"step": step, **told})
+        self._ended = time.perf_counter()
 
     def close(self) -> None:
         """Finish the files."""

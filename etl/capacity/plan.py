@@ -15,7 +15,7 @@ from etl.capacity.survey import survey
 from etl.connect import local_engine
 from etl.embed import loaded_embedder
 from etl.job import needs_embeddings
-from etl.recipe import Recipe, parse_recipe, recipe_parser
+from etl.recipe import RECIPES, Recipe
 from nextlong.errors import UserError
 from nextlong.model_folder import resolve_model
 
@@ -75,7 +75,7 @@ def recipe_without_corpus(fields: list[str]) -> Recipe:
     Raises UserError for what is no field, has no such value, or is missing: the target length.
     """
     stand_ins = [f"--{name}={STAND_IN}" for name in ("input.path", "output", "tokenizer")]
-    return parse_recipe(recipe_parser(), [*stand_ins, *fields])
+    return RECIPES.parse([*stand_ins, *fields])
 
 
 def _dimensions(recipe: Recipe, model_folder: Path | None) -> int:

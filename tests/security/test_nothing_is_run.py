@@ -22,7 +22,6 @@ from etl import pipeline
 from etl.engine import Engine, StageFailed
 from etl.parts import MARKER, file_facts, read_array
 from etl.recipe import Recipe, load_recipe, resolved_yaml
-from etl.vet import sections, vet
 from etl.work import STAGES
 from nextlong.config import Embedding
 from nextlong.embedding import Embedder
@@ -30,6 +29,7 @@ from nextlong.errors import UserError
 from nextlong.indexing import lists_of, merge_lists, new_index, read_index, train, write_lists
 from nextlong.keywords import QueryModel
 from nextlong.model_folder import fingerprint
+from nextlong.recipes import sections, vet
 from tests.etl.test_cli import nextlong
 from tests.etl.test_pipeline import run
 
