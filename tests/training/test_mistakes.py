@@ -12,11 +12,10 @@ import pytest
 from nextlong.errors import UserError
 from tests.training.conftest import LENGTH, Recipe, metrics
 from tests.training.ranks import launch
-from training.config import Batching, Saving
+from training.config import Batching, Saving, check_heads
 from training.data import Data, Rows
 from training.model import Model, read_config
 from training.optimizer import Optimizer
-from training.parallel import check_heads
 
 
 def _edited(folder: str, copy: Path, name: str, change: Callable[[dict[str, Any]], None]) -> str:

@@ -16,7 +16,8 @@ from nextlong.shards.arrow import Arrow
 from tests.etl.shards.conftest import work  # noqa: F401 - a fixture
 from tests.training.conftest import LENGTH
 from training.boundaries import IGNORED, Batch, collate
-from training.data import Batches, Data, Folder, Rows, negatives, rows_per_step
+from training.config import Data, rows_per_step
+from training.data import Batches, Folder, Rows, negatives
 
 Packed = Callable[[str], str]
 
