@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -167,14 +168,16 @@ def _train(
     signal_after: int | None = None,
     kill_in_save: int | None = None,
     full_in_save: int | None = None,
+    whole_after: int | None = None,
 ) -> dict[str, Any]:
-    told: dict[str, Any] = {"error": None, "log": []}
+    told: dict[str, Any] = {"error": None, "log": [], "whole": []}
     with (
         _logged(told["log"]),
         _weights_kept(),
         _signal_after(signal_after),
         _ended_in_save(kill_in_save, _kill),
         _ended_in_save(full_in_save, _fill),
+        _whole_after(whole_after, Path(recipe["output"]) / "checkpoints", told["whole"]),
     ):
         try:
             told["folder"] = str(trainer.train(recipe_of(recipe)))
@@ -222,6 +225,24 @@ def _signal_after(last: int | None) -> Iterator[None]:
         step(self, number, micro_steps)
         if number + 1 == last and dist.get_rank() == dist.get_world_size() - 1:
             os.kill(os.getpid(), signal.SIGTERM)
+
+    trainer._Run.step = stepped  # type: ignore[method-assign]
+    yield
+    trainer._Run.step = step  # type: ignore[method-assign]
+
+
+@contextmanager
+def _whole_after(last: int | None, checkpoints: Path, found: list[str]) -> Iterator[None]:
+    """Which checkpoints are whole between two saves, when there was time to write them."""
+    step = trainer._Run.step
+
+    def stepped(self: Any, number: int, micro_steps: list[Batch]) -> None:
+        step(self, number, micro_steps)
+        if number + 1 == last:
+            deadline = time.monotonic() + 20
+            while not found and time.monotonic() < deadline:
+                time.sleep(0.02)
+                found.extend(path.parent.name for path in sorted(checkpoints.glob("*/complete.json")))
 
     trainer._Run.step = stepped  # type: ignore[method-assign]
     yield

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from nextlong.errors import UserError
-from tests.training.conftest import LENGTH, Recipe, metrics
+from tests.training.conftest import LENGTH, Recipe, metrics, pack
 from tests.training.ranks import launch
 from training.config import Batching, Saving, check_heads
 from training.data import Data, Rows
@@ -29,7 +31,7 @@ def _edited(folder: str, copy: Path, name: str, change: Callable[[dict[str, Any]
 
 @pytest.fixture
 def mistakes(
-    recipe: Recipe, models: Callable[[str], str], packed: Callable[[str], str], tmp_path: Path
+    recipe: Recipe, models: Callable[[str], str], packed: Callable[[str], str], tokenizer_file: Path, tmp_path: Path
 ) -> list[tuple[dict[str, Any], str]]:
     """Recipes for two ranks, and what is told of each."""
     other = tmp_path / "other-tokenizer"
@@ -50,6 +52,9 @@ def mistakes(
         lambda told: (told.clear(), told.update(model_type="gpt2", n_embd=16, n_head=2, n_layer=1)),
     )  # fmt: skip
     masked = _edited(packed("masked"), tmp_path / "broken", "manifest.json", lambda told: told.update(rows=0))
+    ids = [[place % 50 + 1 for place in range(LENGTH)]] * 8
+    pq.write_table(pa.table({"input_ids": ids, "mask": [[0] * LENGTH] * 8}), tmp_path / "none.parquet")
+    none = pack(tmp_path / "none", tokenizer_file, kind="tokens", path=tmp_path / "none.parquet", eos=None)
     (tmp_path / "no-json").mkdir()
     (tmp_path / "no-json" / "config.json").write_text("{")
     sp = {"parallel": {"sp": 2}}
@@ -84,6 +89,7 @@ def mistakes(
         (recipe(kind="llama-dropout"), "has attention_dropout 0.1"),
         (recipe(data={"folders": [str(empty)]}), "empty is no packed folder"),
         (recipe(data={"folders": [masked]}), "broken has no sequence"),
+        (recipe(data={"folders": [none]}), r"step 0 has no target at all \(row \d+ of .*\): is everything masked"),
         (recipe(saving={"init_from": str(empty)}), "empty holds no whole checkpoint"),
     ]
     return told
@@ -160,20 +166,6 @@ def test_a_loss_that_is_no_number_and_a_full_disk_end_the_run_with_the_checkpoin
     kept = sorted((Path(told["output"]) / "checkpoints").glob("*/complete.json"))
     assert [json.loads(path.read_text())["step"] for path in kept] == [step - 1, step]
     assert not (Path(told["output"]) / "model").exists()
-
-
-def test_a_step_without_any_target_is_told(recipe: Recipe, tmp_path: Path, tokenizer_file: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from tests.training.conftest import pack
-
-    ids = [[place % 50 + 1 for place in range(LENGTH)]] * 8
-    pq.write_table(pa.table({"input_ids": ids, "mask": [[0] * LENGTH] * 8}), tmp_path / "none.parquet")
-    folder = pack(tmp_path / "none", tokenizer_file, kind="tokens", path=tmp_path / "none.parquet", eos=None)
-    told = recipe(data={"folders": [folder]})
-    [answer] = launch("train", [{"recipe": told}], tmp_path / "ranks", ranks=2)
-    assert re.search(r"UserError: step 0 has no target at all \(row \d+ of .*\): is everything", answer["error"])
 
 
 @pytest.mark.parametrize(("heads", "kv_heads", "sp"), [(8, 2, 4), (8, 8, 8), (8, 1, 8), (6, 2, 2)])

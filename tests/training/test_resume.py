@@ -129,7 +129,9 @@ def test_a_run_that_is_killed_in_a_save_goes_on_from_the_last_whole_checkpoint(
     assert [path.name for path in sorted(checkpoints.iterdir())] == ["step-00000002", "step-00000004"]
     assert not (checkpoints / "step-00000004" / "complete.json").exists()
     steps = len(metrics(killed))
-    answers = launch("train", [{"recipe": killed}, {"recipe": whole}], tmp_path / "second", ranks=2)
+    request = [{"recipe": killed}, {"recipe": whole, "whole_after": 3}]
+    answers = launch("train", request, tmp_path / "second", ranks=2)
+    assert answers[1]["whole"] == ["step-00000002"]  # it counts when it is written, not at the next save
     assert [answer["error"] for answer in answers] == [None, None]
     said = "checkpoint step-00000004 was not finished and is deleted; the last whole one is step-00000002"
     assert said in answers[0]["log"]
