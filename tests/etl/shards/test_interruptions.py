@@ -46,7 +46,7 @@ def _interrupted(mode: str, step: int, folder: Path, *command: object) -> list[d
     return found
 
 
-@pytest.mark.parametrize(("mode", "step"), [("kill", 7), ("full", 19), ("ctrl-c", 19)])
+@pytest.mark.parametrize(("mode", "step"), [("kill", 9), ("full", 19), ("ctrl-c", 19)])
 def test_an_export_interrupted_at_any_operation(work: Work, tmp_path: Path, mode: str, step: int) -> None:
     out = tmp_path / "there" / "out"
     command = ["export", work.path, "--format", "parquet", "--shard-tokens", 5 * TARGET, "--out", out]

@@ -340,9 +340,9 @@ def test_the_command_names_every_fault_and_exits_with_1(mds: Path) -> None:
     assert ran.stdout.splitlines()[-1] == f"{mds}: 3 faults"
 
 
-def test_workers_find_the_same(packed: Path, two_workers: Engine) -> None:
-    assert verify(packed, two_workers) == verify(packed, Engine())
-    path = _files(packed)[-2]
+def test_workers_find_the_same(mds: Path, two_workers: Engine) -> None:
+    assert verify(mds, two_workers) == verify(mds, Engine())
+    path = _files(mds)[-2]
     _flip(path, 10)
-    assert verify(packed, two_workers) == verify(packed, Engine())
-    assert verify(packed, Engine()).faults
+    assert verify(mds, two_workers) == verify(mds, Engine())
+    assert verify(mds, Engine()).faults
