@@ -12,7 +12,7 @@ from training.flops import PEAK_FLOPS, flops_of
 from training.shape import Shape
 
 GIB = 1 << 30
-LOSS_BLOCK_TOKENS = 1024
+LOSS_BLOCK_TOKENS = 768
 """As training.loss has it."""
 LIBRARIES_BYTES = 3 * GIB // 2
 """Assumed: CUDA's context, the communication library's buffers, workspaces of cuBLAS."""

@@ -23,7 +23,7 @@ from etl.parts import MARKER, Part, PartResult, discard, file_facts, read_json, 
 from etl.preflight import check_workers
 from etl.shards.card import card
 from etl.shards.destination import Destination, sync
-from etl.shards.manifest import DOCUMENTS_FILE, MANIFEST, PROVENANCE, TOKENIZER, sealed
+from etl.shards.manifest import CARD, DOCUMENTS_FILE, MANIFEST, PROVENANCE, TOKENIZER, sealed
 from etl.shards.source import DOCUMENTS, Source
 from nextlong.accounting import Account
 from nextlong.errors import UserError
@@ -68,14 +68,14 @@ def export(source: Source, address: str, name: str, format_: Format, engine: Eng
         shutil.copyfile(source.about.tokenizer_file, there.staging / TOKENIZER)
         small.append(TOKENIZER)
         manifest = _manifest(source, name, format_, fingerprint, markers)
-        (there.staging / "README.md").write_text(card(manifest))
-        small.append("README.md")
         for each in small:
             files[each] = _kept(there, each)
+        (there.staging / CARD).write_text(card(manifest))
+        _kept(there, CARD)  # its checksum is nobody's: people fill it in
         manifest = sealed(manifest | {"files": dict(sorted(files.items()))})
         write_json(there.staging / MANIFEST, manifest)
         _kept(there, MANIFEST)
-        there.publish([*manifest["files"], MANIFEST])
+        there.publish([*manifest["files"], CARD, MANIFEST])
     return manifest
 
 

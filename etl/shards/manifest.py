@@ -14,6 +14,8 @@ MANIFEST = "manifest.json"
 PROVENANCE = "provenance"
 DOCUMENTS_FILE = f"{PROVENANCE}/documents.parquet"
 TOKENIZER = "tokenizer.json"
+CARD = "README.md"
+"""Of the export; people fill it in, so it has no checksum."""
 _SEAL = "sha256"
 _KINDS: dict[str, type] = {
     "format": str,

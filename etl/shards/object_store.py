@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from etl.inputs.files import filesystem_of
-from etl.shards.manifest import MANIFEST, is_manifest
+from etl.shards.manifest import CARD, MANIFEST, is_manifest
 from nextlong.errors import UserError
 
 _ASIDE = ".partial"
@@ -107,7 +107,7 @@ class ObjectStore:
             manifest = _parsed(files.cat_file(f"{root}/{self._aside}/{MANIFEST}"))
         except FileNotFoundError:
             return set()
-        return set() if manifest is None else {name.partition("/")[0] for name in manifest["files"]}
+        return set() if manifest is None else {name.partition("/")[0] for name in (CARD, *manifest["files"])}
 
     @contextlib.contextmanager
     def _reaching(self) -> Iterator[tuple[Any, str]]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from etl.engine import Engine
 from etl.parts import damaged
-from etl.shards.manifest import MANIFEST, TOKENIZER, is_sealed
+from etl.shards.manifest import CARD, MANIFEST, TOKENIZER, is_sealed
 from etl.shards.of_folder import PackedFolder
 from etl.shards.segments import fault_of
 from etl.show import first_words
@@ -117,7 +117,7 @@ def _look_into(folder: PackedFolder, span: tuple[int, int, int]) -> list[str]:
 def _unnamed(path: Path, files: dict[str, object]) -> Iterator[str]:
     for each in path.rglob("*"):
         name = str(each.relative_to(path))
-        if each.is_file() and name not in files and name != MANIFEST:
+        if each.is_file() and name not in files and name not in (CARD, MANIFEST):
             yield name
 
 
