@@ -1,6 +1,7 @@
 """The command line: each verb's module is imported only when it is called, so that help is instant."""
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -348,17 +349,21 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
 
     if options.ranks is not None and not launch.is_rank():
         return launch.start_ranks(options.ranks, [options.recipe, *overrides])
+    from etl.lock import locked
+
     try:
         from training import command
     except ImportError as error:
         raise UserError(
             f"training needs a package that is not here ({error}): pip install 'nextlong[train]'"
         ) from error
-    with command.process_group() as rank:
+    with contextlib.ExitStack() as stack:
+        rank = stack.enter_context(command.process_group())
         if rank:
             hush()
         command.prepare(recipe)
         if rank == 0:
+            stack.enter_context(locked(Path(recipe.output)))
             log_to(Path(recipe.output))
         made = command.train(recipe, progress=sys.stderr.isatty())
         if rank == 0:

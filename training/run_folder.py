@@ -35,7 +35,8 @@ def prepare(recipe: Training) -> None:
     file = output / _IDENTITY_FILE
     if file.is_file():
         before = json.loads(file.read_text())
-        _refuse_another(recipe, before["identity"], told)
+        if _has_begun(output):
+            _refuse_another(recipe, before["identity"], told)
         starts = before["starts"]
     elif any(output.glob("*")):
         raise UserError(f"output {output} is there, but no training made it. Give another folder with --output.")
@@ -46,6 +47,12 @@ def prepare(recipe: Training) -> None:
         (output / "manifests" / f"{number}.json").write_bytes(manifest)
     (output / FILE).write_text(as_yaml(dataclasses.asdict(recipe)))
     _write(file, {"identity": told, "starts": [*starts, _versions()]})
+
+
+def _has_begun(output: Path) -> bool:
+    """Whether any step was done: a recipe that was refused may be mended in its folder."""
+    metrics = output / "metrics.jsonl"
+    return (metrics.is_file() and metrics.stat().st_size > 0) or any((output / "checkpoints").glob("step-*"))
 
 
 def _check_length(recipe: Training, manifests: list[bytes]) -> None:

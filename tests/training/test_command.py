@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from tests.training.made import LENGTH, arguments, write_model, write_packed
 
@@ -132,6 +133,8 @@ def test_a_folder_of_another_recipe_is_refused_with_the_remedy(made: Path, train
 def test_a_mistake_on_several_ranks_is_said_once(made: Path, tmp_path: Path) -> None:
     ran = nextlong(*of(made, tmp_path / "run", "--ranks=2", "--batch.micro_rows=3"), status=2)
     assert ran.stderr.count("nextlong: an optimizer step has 4 rows, which 2 data-parallel ranks with 3") == 1
+    mended = f"--batch.global_tokens={6 * LENGTH}"  # nothing was trained yet, so the folder is free
+    nextlong(*of(made, tmp_path / "run", "--ranks=2", "--batch.micro_rows=3", mended))
 
 
 def test_a_loss_that_is_no_number_ends_with_what_to_do(made: Path, tmp_path: Path) -> None:
@@ -140,6 +143,13 @@ def test_a_loss_that_is_no_number_ends_with_what_to_do(made: Path, tmp_path: Pat
     assert re.match(
         r"nextlong: step \d: the loss is \S+, the gradient norm (inf|nan), on row .*lower optimizer.l", told
     )
+
+
+def test_a_folder_at_which_another_training_is_at_work_is_refused(made: Path, trained: Path) -> None:
+    held = f"--evaluation.folders=[{made / 'held'}]"
+    with FileLock(trained / "run.lock"):
+        ran = nextlong(*of(made, trained, held), status=2)
+    assert f"another run is at work in {trained}" in ran.stderr
 
 
 @pytest.mark.parametrize(
