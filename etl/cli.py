@@ -388,9 +388,8 @@ def _failure(error: Exception, verb: str) -> str:
     if verb in ("peek", "clean", "verify", "trace"):
         return f"{describe(error)}. This is a defect; please report it."
     if verb == "train":
-        from training.trainer import DivergedError
-
-        if isinstance(error, DivergedError):
+        trainer = sys.modules.get("training.trainer")  # it may have failed before that was imported
+        if trainer is not None and isinstance(error, trainer.DivergedError):
             return str(error)
         again = "Checkpoints are kept; run the same command again to go on from the last"
         return f"{describe(error).rstrip('.')}. {again}. Details are in run.log."
