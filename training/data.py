@@ -214,12 +214,14 @@ class Batches:
 
     def from_step(self, first: int, last: int) -> Iterator[list[Batch]]:
         """The steps first ... last - 1, each read while the one before is trained on."""
+        if first >= last:
+            return
         with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(self.step, first) if first < last else None
+            waiting = pool.submit(self.step, first)
             for step in range(first, last):
-                assert waiting is not None
                 batches = waiting.result()
-                waiting = pool.submit(self.step, step + 1) if step + 1 < last else None
+                if step + 1 < last:
+                    waiting = pool.submit(self.step, step + 1)
                 yield batches
 
     def _batch(self, read: list[Row]) -> Batch:

@@ -80,7 +80,7 @@ class Destination:
         return found
 
     @contextlib.contextmanager
-    def claimed(self, fingerprint: str) -> Iterator[None]:
+    def claimed(self) -> Iterator[None]:
         """Hold the folder aside for one export.
 
         What another export left in it is deleted, unless it finished a shard: then UserError. So for a folder of
@@ -95,11 +95,11 @@ class Destination:
             self._refuse_others()
             if self.published() is not None:
                 raise UserError(f"{self.address} was made meanwhile by another command. Run this one again to see it.")
-            if self._claim() != fingerprint:
+            if self._claim() != self.fingerprint:
                 for path in self.aside.iterdir():
                     if path.name not in (LOCK_FILE, OWNER_FILE):
                         discard(path)
-                write_json(self.aside / _CLAIM, {"fingerprint": fingerprint})
+                write_json(self.aside / _CLAIM, {"fingerprint": self.fingerprint})
             for folder in (self.scratch, self.staging):
                 folder.mkdir(exist_ok=True)
             if self.is_remote:

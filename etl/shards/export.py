@@ -53,14 +53,14 @@ def export(source: Source, address: str, name: str, format_: Format, engine: Eng
         return manifest
     if not there.is_remote:
         _refuse_own_input(source, Path(there.address))
-    with there.claimed(fingerprint):
+    with there.claimed():
         if engine.client is not None:
             check_workers(engine.client, there.staging, source.local_paths(), wait_seconds=60)
         source = source.prepare(there.scratch, engine)
         shapes = source.shapes()
         if not len(shapes):
             raise UserError(f"there is no sequence to export{_reasons(source.about.account)}.")
-        parts = _parts(source, format_, shapes, there, fingerprint)
+        parts = _parts(source, format_, shapes, there)
         markers = engine.run(parts, doing="export", unit="sequence")
         files = {name: facts for marker in markers for name, facts in _files(marker).items()}
         small = format_.finish(there.staging, [marker["values"]["shard"] for marker in markers])
@@ -99,13 +99,13 @@ def _options(format_: Format) -> dict[str, Any]:
     return dataclasses.asdict(format_)  # type: ignore[call-overload, no-any-return]
 
 
-def _parts(source: Source, format_: Format, shapes: Shapes, there: Destination, fingerprint: str) -> list[Part]:
+def _parts(source: Source, format_: Format, shapes: Shapes, there: Destination) -> list[Part]:
     found = format_.shards(shapes)
     parts = [
         Part(
             folder=there.staging,
             name=f"shard-{number:05d}",
-            fingerprint=fingerprint,
+            fingerprint=there.fingerprint,
             function=_shard_part,
             arguments={
                 "source": source,

@@ -20,24 +20,23 @@ from etl.engine import Engine
 from etl.lookup import loaded
 from etl.parts import Part, read_array, read_json
 from etl.shards.laid_out import ARRAYS, DOCUMENT_FACTS, LaidOut, PackSettings
-from etl.shards.source import DOCUMENTS, About, without_folders
+from etl.shards.source import DOCUMENTS, About, block_ranges, without_folders
 from etl.shards.tokens import Documents, tokens_part
 from nextlong.accounting import Account, Count
 from nextlong.fitting import LEAST_TOKENS, Layout, boundaries, fit
-from nextlong.sequences import Sequences, Shapes, ranges
+from nextlong.sequences import Sequences, Shapes
 from nextlong.tiling import tile
 from nextlong.tokenizing import Tokenizer
 
 VERSION = 1
 """Raised when the same documents give other sequences."""
-_BLOCK_TOKENS = 1 << 22
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PackSource:
     """The sequences that documents are packed into."""
 
-    documents_: Documents
+    reading: Documents
     settings: PackSettings
     tokenizer_file: Path
     tokenizer_sha256: str
@@ -53,7 +52,7 @@ class PackSource:
     def of(cls, documents: Documents, settings: PackSettings, tokenizer: Tokenizer, verb: str) -> "PackSource":
         """Documents to be packed by a verb (pack, convert)."""
         return cls(
-            documents_=documents,
+            reading=documents,
             settings=settings,
             tokenizer_file=tokenizer.file.absolute(),
             tokenizer_sha256=tokenizer.fingerprint,
@@ -77,11 +76,11 @@ class PackSource:
     @property
     def fingerprint(self) -> str:
         """Of documents, tokenizer and settings."""
-        identity = [VERSION, self.documents_.identity(), self.tokenizer_sha256, self._made_by()]
+        identity = [VERSION, self.reading.identity(), self.tokenizer_sha256, self._made_by()]
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     def _made_by(self) -> dict[str, Any]:
-        read = self.documents_
+        read = self.reading
         columns = {name: getattr(read.input, name) for name in ("path", "text", "id", "source")}
         return {
             "verb": self.verb,
@@ -92,7 +91,7 @@ class PackSource:
 
     def local_paths(self) -> list[Path]:
         """Files and folders that tasks read."""
-        return [*self.documents_.local_paths(), self.tokenizer_file]
+        return [*self.reading.local_paths(), self.tokenizer_file]
 
     def prepare(self, scratch: Path, engine: Engine) -> "PackSource":
         """Find or make the token ids, and lay all documents out."""
@@ -103,9 +102,9 @@ class PackSource:
                 name=f"tokens-{number:05d}",
                 fingerprint=fingerprint,
                 function=tokens_part,
-                arguments={"documents": self.documents_, "split": split, "tokenizer_file": self.tokenizer_file},
+                arguments={"documents": self.reading, "split": split, "tokenizer_file": self.tokenizer_file},
             )
-            for number, split in enumerate(self.documents_.splits())
+            for number, split in enumerate(self.reading.splits())
         ]
         markers = engine.run(parts, doing="read documents", unit="part")
         names, values = [marker["part"] for marker in markers], [marker["values"] for marker in markers]
@@ -165,8 +164,8 @@ class PackSource:
     def blocks(self, start: int, stop: int) -> Iterator[Sequences]:
         """The sequences start ... stop - 1, a few million tokens at a time."""
         opened = self._opened()
-        for first, last in ranges(stop - start, max(1, _BLOCK_TOKENS // self.settings.length_tokens)):
-            yield opened.sequences(start + first, start + last)
+        for first, last in block_ranges(start, stop, self.settings.length_tokens):
+            yield opened.sequences(first, last)
 
     def provenance(self, start: int, stop: int) -> pa.Table:
         """Columns of ROWS, of the sequences start ... stop - 1; doc_id: the document's number in the input."""
@@ -234,11 +233,15 @@ def _account(
     least = settings.length_tokens if settings.fitting == "truncate" else LEAST_TOKENS
     is_short = lengths < least
     reason = "shorter_than_sequence" if settings.fitting == "truncate" else "too_short"
-    num_kept, num_short = int((placed > 0).sum()), int(is_short.sum())
-    rest = len(lengths) - num_kept - num_short
-    account.add("documents", read=len(lengths), kept=num_kept, dropped={reason: num_short, "tail": rest})
-    short, beyond = int(left[is_short].sum()), int(left[~is_short].sum())
-    dropped = {reason: short, "tail": num_tail, "truncated": beyond - num_tail}
+    is_in_tail = (placed == 0) & ~is_short if num_tail else np.zeros(len(lengths), np.bool_)
+    account.add(
+        "documents",
+        read=len(lengths),
+        kept=int((placed > 0).sum()),
+        dropped={reason: int(is_short.sum()), "tail": int(is_in_tail.sum())},
+    )
+    beyond = int(left[~is_short].sum()) if settings.fitting == "truncate" else 0
+    dropped = {reason: int(left[is_short].sum()), "tail": num_tail, "truncated": beyond}
     outside = account.counts.pop("tokens", Count()).dropped
     read = int(lengths.sum()) + outside.total()
     account.add("tokens", read=read, kept=int(placed.sum()), dropped=dropped | outside)
@@ -260,7 +263,7 @@ def _own_boundaries(
     indices, counts, masked = [np.empty((0, 2), np.int64)], [], [np.empty((0, 3), np.int64)]
     for row, document in enumerate(layout.documents.tolist()):
         part = int(table["part"][document])
-        given, where = np.array([[0, length]]), ""
+        given = np.array([[0, length]])
         if values[part]["has_pieces"]:
             if part not in opened:
                 opened[part] = tuple(  # type: ignore[assignment]
@@ -269,8 +272,7 @@ def _own_boundaries(
             pieces, offsets = opened[part]
             place = document - int(starts[part])
             given = pieces[offsets[place] : offsets[place + 1]]
-            where = f"{values[part]['name']}, row {values[part]['first_row'] + place} (from 0)"
-        tiled = tile(given, length, where)
+        tiled = tile(given, length, values[part]["name"])
         indices.append(tiled.pieces)
         counts.append(len(tiled.pieces))
         masked.append(np.array([[row, *span] for span in tiled.masked], np.int64).reshape(-1, 3))

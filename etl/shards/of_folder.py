@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,15 @@ from numpy.typing import NDArray
 
 from etl.engine import Engine
 from etl.lookup import loaded
+from etl.parts import damaged
 from etl.shards.manifest import DOCUMENTS_FILE, MANIFEST, TOKENIZER, is_sealed, read_manifest
-from etl.shards.source import DOCUMENTS, ROWS, About
+from etl.shards.source import DOCUMENTS, ROWS, About, block_ranges
 from nextlong.errors import UserError
 from nextlong.folders import refuse_links_out
-from nextlong.sequences import Sequences, Shapes, ranges
+from nextlong.sequences import Sequences, Shapes
 from nextlong.shards import Reader, open_shards
 from nextlong.shards.table import pieces_of
 
-_BLOCK_TOKENS = 1 << 22
 _MOST_DOCUMENTS = 1 << 48
 _URL = re.compile(r"\w{2,}:/")  # a path has one slash where a URL has two
 _UNREADABLE = (OSError, ValueError, KeyError, IndexError, OverflowError, pa.ArrowException)
@@ -34,13 +35,15 @@ class PackedFolder:
 
     path: Path
     manifest: dict[str, Any]
+    is_compared: bool = False
+    """Whether each file is compared with its checksum before it is read, once by each process."""
 
     @classmethod
     def open(cls, path: Path, *, sealed: bool = True) -> "PackedFolder":
         """The export in a folder. Raises UserError for any other folder, and for one with links or names that lead out.
 
-        Its files are not compared with their checksums here, only the manifest with its own: `verify` does. sealed:
-        False lets a manifest pass that was changed.
+        Only the manifest is compared with its checksum here; the files are by `verify`, and by what is made of them.
+        sealed: False lets a manifest pass that was changed.
         """
         if not path.is_dir() and _URL.match(str(path)):
             raise UserError(f"{path} is a URL: fetch the folder, and give the one here.")
@@ -83,8 +86,8 @@ class PackedFolder:
         return [self.path]
 
     def prepare(self, scratch: Path, engine: Engine) -> "PackedFolder":
-        """Nothing has to be written for the tasks."""
-        return self
+        """From now on files are compared with their checksums: what is made of a damaged one would have a valid one."""
+        return dataclasses.replace(self, is_compared=True)
 
     def shapes(self) -> Shapes:
         """Of all sequences, in order, by their provenance."""
@@ -98,12 +101,12 @@ class PackedFolder:
 
     def blocks(self, start: int, stop: int) -> Iterator[Sequences]:
         """The sequences start ... stop - 1, a few million tokens at a time."""
-        rows_each = max(1, _BLOCK_TOKENS // self.about.length_tokens)
-        for first, last in ranges(stop - start, rows_each):
-            yield self.read(start + first, start + last)
+        for first, last in block_ranges(start, stop, self.about.length_tokens):
+            yield self.read(first, last)
 
     def read(self, start: int, stop: int) -> Sequences:
         """The sequences start ... stop - 1; the labels that a format has no place for come from the provenance."""
+        self._compare(*self._files_of(start, stop))
         try:
             found = self.reader().read(start, stop)
         except UserError:
@@ -158,6 +161,7 @@ class PackedFolder:
 
     def documents(self, doc_ids: NDArray[np.int64]) -> Iterator[pa.Table]:
         """Columns of DOCUMENTS, of the documents of these ascending doc_ids."""
+        self._compare(DOCUMENTS_FILE)
         try:
             with pq.ParquetFile(self.path / DOCUMENTS_FILE) as file:
                 for group in range(file.num_row_groups):
@@ -183,6 +187,7 @@ class PackedFolder:
 
     def _rows(self, number: int, columns: list[str]) -> pa.Table:
         path = self.path / self.manifest["provenance"][number]
+        self._compare(self.manifest["provenance"][number])
         schema = pa.schema([ROWS.field(name) for name in columns])
         try:
             table = pq.read_table(path, columns=columns).cast(schema)
@@ -193,6 +198,24 @@ class PackedFolder:
         if any(table[name].null_count for name in columns if name != "origin"):
             raise self._damaged(f"{path.name} has nulls")
         return table
+
+    def _files_of(self, start: int, stop: int) -> Iterator[str]:
+        """The files of the shards that hold the sequences start ... stop - 1."""
+        end = 0
+        for shard in self.manifest["shards"]:
+            begin, end = end, end + shard["rows"]
+            if max(start, begin) < min(stop, end):
+                yield from shard["files"]
+
+    def _compare(self, *names: str) -> None:
+        for name in names if self.is_compared else ():
+            if not (self.path / name).is_file():
+                raise self._damaged(f"{name} is gone")
+            if loaded(partial(self._is_damaged, name), "compared", self.path, name, of=[self.path / name]):
+                raise self._damaged(f"{name} has another checksum")
+
+    def _is_damaged(self, name: str) -> bool:
+        return bool(damaged(self.path, {name: self.manifest["files"][name]}))
 
     def _damaged(self, reason: object) -> UserError:
         return UserError(f"{self.path} is not as its {MANIFEST} states ({reason}). Run 'nextlong verify {self.path}'.")

@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from etl.engine import Engine
 from etl.parts import read_array, write_array
 from etl.shards.of_folder import PackedFolder
-from etl.shards.source import DOCUMENTS, About
+from etl.shards.source import DOCUMENTS, About, block_ranges
 from nextlong.accounting import Account
 from nextlong.errors import UserError
 from nextlong.mixing import mix, rows_within, shares_of
-from nextlong.sequences import Sequences, Shapes, concatenate, ranges
+from nextlong.sequences import Sequences, Shapes, concatenate
 
-_BLOCK_TOKENS = 1 << 22
 _MOST_ROWS = 1 << 32  # 16 bytes of each are held
 _LONGEST_NUMBER = 40
 _LARGE_EXPONENT = re.compile(r"e[-+]?\d{3}", re.IGNORECASE)  # exact numbers, which would have as many digits
@@ -102,7 +101,7 @@ class Mixture:
         return [folder.path for folder in self.folders]
 
     def prepare(self, scratch: Path, engine: Engine) -> "Mixture":
-        """Decide which sequence stands where."""
+        """Decide which sequence stands where; the folders' files are compared with their checksums as they are read."""
         chosen = mix(self.shares, self.num_rows)
         rows = np.empty(self.num_rows, np.int64)
         for number, folder in enumerate(self.folders):
@@ -110,7 +109,8 @@ class Mixture:
             rows[here] = self._passes(number, len(folder), len(here))
         file = scratch / "order.npy"
         write_array(file, np.stack([chosen.astype(np.int64), rows]))
-        return dataclasses.replace(self, order=file)
+        folders = [folder.prepare(scratch, engine) for folder in self.folders]
+        return dataclasses.replace(self, folders=folders, order=file)
 
     def shapes(self) -> Shapes:
         """Of all sequences, in order."""
@@ -126,8 +126,8 @@ class Mixture:
         """The sequences start ... stop - 1, a few million tokens at a time."""
         length, has_mask = self.about.length_tokens, self.about.has_mask
         chosen, rows = self._order()
-        for first, last in ranges(stop - start, max(1, _BLOCK_TOKENS // length)):
-            here = slice(start + first, start + last)
+        for first, last in block_ranges(start, stop, length):
+            here = slice(first, last)
             found: dict[int, Sequences] = {}
             for number in np.unique(chosen[here]).tolist():
                 found[number] = concatenate(list(_runs(self.folders[number], rows[here][chosen[here] == number])))

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from etl.engine import Engine
-from nextlong.sequences import Sequences, Shapes
+from nextlong.sequences import Sequences, Shapes, ranges
 
 ROWS = pa.schema(
     [
@@ -39,6 +39,9 @@ ROWS = pa.schema(
     ]
 )
 """Provenance: one row a sequence."""
+
+BLOCK_TOKENS = 1 << 22
+"""Of sequences that are held at once."""
 
 DOCUMENTS = pa.schema([("doc_id", pa.int64()), ("source_id", pa.string()), ("source", pa.string())])
 """Provenance: the documents that segments name, ascending."""
@@ -90,6 +93,12 @@ class Source(Protocol):
 
     def documents(self, doc_ids: NDArray[np.int64]) -> Iterator[pa.Table]:
         """Columns of DOCUMENTS, of the documents of these ascending doc_ids."""
+
+
+def block_ranges(start: int, stop: int, length_tokens: int) -> Iterator[tuple[int, int]]:
+    """The sequences start ... stop - 1 in blocks, [first, last) each."""
+    for first, last in ranges(stop - start, max(1, BLOCK_TOKENS // length_tokens)):
+        yield start + first, start + last
 
 
 def without_folders(told: Any) -> Any:

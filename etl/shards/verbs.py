@@ -195,7 +195,8 @@ def _write(source: "Source", options: argparse.Namespace) -> int:
     length = manifest["sequence_length_tokens"]
     show(f"{options.out}: {manifest['rows']:,} sequences of {length:,} tokens, {options.format}\n")
     show(account_table(manifest["account"]))
-    show(f"\n{options.out}/README.md says how to read it; look: nextlong verify {options.out}, nextlong trace ... 0")
+    look = "" if "://" in options.out else f"; look: nextlong verify {options.out}, nextlong trace {options.out} 0"
+    show(f"\n{options.out}/README.md says how to read it{look}")
     return 0
 
 
@@ -223,6 +224,10 @@ def _pack(options: argparse.Namespace, _: list[str]) -> int:
         raise UserError("--bos and --eos do not go with --chat: the chat template writes them.")
     if options.tail != "pad" and options.fitting != "concat":
         raise UserError("--tail drop is an option of --fitting concat: best-fit has no last sequence.")
+    if options.chat and options.fitting != "best-fit":
+        raise UserError(
+            f"--fitting {options.fitting} would cut chats: with --chat it is best-fit, which keeps them whole."
+        )
     settings = PackSettings(
         length_tokens=options.length,
         fitting=options.fitting,

@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from nextlong.errors import UserError
-from nextlong.sequences import Sequences, Shapes, concatenate, ranges, regroup, spans
-from nextlong.shards.table import read_sequences, refuse_too_long, schema_of, to_table
+from nextlong.sequences import Sequences, Shapes, concatenate, regroup, spans
+from nextlong.shards.table import read_sequences, schema_of, shards_by_tokens, to_table
 
 SHARD_TOKENS = 1 << 27
 BATCH_TOKENS = 1 << 22
@@ -38,8 +38,7 @@ class Arrow:
 
     def shards(self, shapes: Shapes) -> list[tuple[int, int]]:
         """The sequences [start, stop) of each shard."""
-        refuse_too_long(shapes)
-        return list(ranges(len(shapes), max(1, self.shard_tokens // shapes.length_tokens)))
+        return shards_by_tokens(shapes, self.shard_tokens)
 
     def write(
         self,

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nextlong.errors import UserError
-from nextlong.sequences import Sequences, Shapes, concatenate, ranges, regroup, spans
-from nextlong.shards.table import read_sequences, refuse_too_long, schema_of, to_table
+from nextlong.sequences import Sequences, Shapes, concatenate, regroup, spans
+from nextlong.shards.table import read_sequences, schema_of, shards_by_tokens, to_table
 
 FOLDER = "data"
 SHARD_TOKENS = 1 << 27  # 512 MiB of token ids, and below the 2**31 elements that a list column may have
@@ -33,8 +33,7 @@ class Parquet:
 
     def shards(self, shapes: Shapes) -> list[tuple[int, int]]:
         """The sequences [start, stop) of each shard."""
-        refuse_too_long(shapes)
-        return list(ranges(len(shapes), max(1, self.shard_tokens // shapes.length_tokens)))
+        return shards_by_tokens(shapes, self.shard_tokens)
 
     def write(
         self,

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from nextlong.errors import UserError
-from nextlong.sequences import Sequences, Shapes
+from nextlong.sequences import Sequences, Shapes, ranges
 
 SCHEMA = pa.schema(
     [
@@ -30,12 +30,13 @@ def schema_of(has_mask: bool) -> pa.Schema:
     return SCHEMA.append(MASK) if has_mask else SCHEMA
 
 
-def refuse_too_long(shapes: Shapes) -> None:
-    """Raise UserError for sequences that no list holds."""
+def shards_by_tokens(shapes: Shapes, shard_tokens: int) -> list[tuple[int, int]]:
+    """The sequences [start, stop) of each shard. Raises UserError for sequences that no list holds."""
     if shapes.length_tokens > _MOST_TOKENS:
         raise UserError(
             f"sequences of {shapes.length_tokens:,} tokens do not fit a list, which takes {_MOST_TOKENS:,}."
         )
+    return list(ranges(len(shapes), max(1, shard_tokens // shapes.length_tokens)))
 
 
 def to_table(sequences: Sequences) -> pa.Table:

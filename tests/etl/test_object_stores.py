@@ -2,21 +2,15 @@
 
 import gzip
 import json
-import logging
 import os
-import threading
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import s3fs
 import zstandard
-from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import make_server
 
 from etl.connect import local_engine
 from etl.engine import Engine
@@ -24,11 +18,11 @@ from etl.inputs import Input, identify, list_files, plan_splits, read_split
 from etl.recipe import Recipe, resolved_yaml
 from nextlong.errors import UserError
 from tests.conftest import make_texts
+from tests.etl.object_store import KEY, SECRET, Store
 from tests.etl.test_cli import nextlong
 from tests.etl.test_pipeline import run
 
 MakeRecipe = Callable[..., Recipe]
-KEY, SECRET = "the-user-of-the-bucket", "a-secret-that-is-never-written"
 CORPORA = {
     "parquet": "corpus/parquet",
     "jsonl": "corpus/jsonl",
@@ -38,47 +32,6 @@ CORPORA = {
     "glob": "corpus/*/0*.jsonl*",
     "several": ["corpus/parquet", "corpus/jsonl/01.jsonl"],
 }
-
-
-class Store:
-    """A server of the S3 protocol on this machine, and how many bytes it has sent."""
-
-    def __init__(self) -> None:
-        logging.getLogger("werkzeug").setLevel(logging.ERROR)
-        self._application = DomainDispatcherApplication(create_backend_app)
-        self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self.bytes_sent = 0
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def _answer(self, environ: Any, start_response: Any) -> Iterator[bytes]:
-        for piece in self._application(environ, start_response):
-            self.bytes_sent += len(piece)
-            yield piece
-
-    def accept_known_keys_only(self, is_so: bool) -> None:
-        """From now on a request needs the key of a user that exists; there is none."""
-        data = b"0" if is_so else b"inf"
-        request = urllib.request.Request(f"{self.url}/moto-api/reset-auth", data, {"Content-Type": "text/plain"})
-        urllib.request.urlopen(request).close()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-@pytest.fixture(scope="module")
-def store() -> Iterator[Store]:
-    """The server, with credentials in this process's environment, and so in that of what it starts."""
-    started = Store()
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("AWS_ACCESS_KEY_ID", KEY)
-        environment.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-        environment.setenv("AWS_ENDPOINT_URL", started.url)
-        environment.setenv("AWS_MAX_ATTEMPTS", "1")
-        yield started
-    s3fs.S3FileSystem.clear_instance_cache()
-    started.close()
 
 
 @pytest.fixture

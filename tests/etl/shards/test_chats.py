@@ -100,4 +100,6 @@ def test_a_tokenizer_without_template_and_a_text_file_are_refused(tmp_path: Path
     plain = write_chat_tokenizer(tmp_path / "plain", None)
     assert "has no chat template" in _pack(path, plain, tmp_path / "out", status=2).stderr
     tokenizer = write_chat_tokenizer(tmp_path / "tokenizer", TEMPLATES["chatml"])
+    cut = _pack(path, tokenizer, tmp_path / "out", "--fitting", "concat", status=2)
+    assert "--fitting concat would cut chats" in cut.stderr
     assert "--bos and --eos do not go with --chat" in _pack(path, tokenizer, tmp_path / "out", "--eos", status=2).stderr

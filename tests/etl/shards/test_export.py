@@ -117,6 +117,24 @@ def test_an_export_can_be_exported_to_another_format(work: Work, tmp_path: Path,
     assert verify(tmp_path / "second", Engine()).faults == []
 
 
+@pytest.mark.parametrize("name", ["mds", "mds-zstd", "arrow", "megatron", "parquet-small"])
+def test_nothing_is_made_of_a_folder_with_a_flipped_bit(work: Work, tmp_path: Path, name: str) -> None:
+    """It would have valid checksums."""
+    folder = _export(work, tmp_path / "first", name)
+    files = [each for each in folder.manifest["files"] if each != "tokenizer.json" and not each.endswith(".json")]
+    assert len(files) > 2
+    for place, each in enumerate(files):
+        path = tmp_path / "first" / each
+        whole = path.read_bytes()
+        content = bytearray(whole)
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=f"{path.name}|{folder.path} is not as"):
+            export(PackedFolder.open(tmp_path / "first"), str(tmp_path / f"{place}"), *FORMATS["mds"], Engine())
+        assert not (tmp_path / f"{place}").exists()
+        path.write_bytes(whole)
+
+
 @pytest.mark.parametrize("length", [4 * TARGET])
 def test_long_documents_that_share_a_sequence(packed_work: Work, tmp_path: Path, length: int) -> None:
     folder = _export(packed_work, tmp_path / "out", "mds-small")

@@ -173,12 +173,12 @@ def test_relative_paths_are_of_the_current_folder(work: Work, tmp_path: Path, mo
 
 def test_one_of_two_at_once_isrefused(work: Work, tmp_path: Path) -> None:
     there = Destination.at(str(tmp_path / "out"), "fingerprint")
-    with there.claimed("fingerprint"):
+    with there.claimed():
         match = rf"another run is at work in .*\.out\.partial: process {os.getpid()} .* another folder with --out\."
         refused(lambda: _export(work, tmp_path / "out"), match)
     shutil.rmtree(there.aside)
     _export(work, tmp_path / "out")
-    refused(lambda: there.claimed("fingerprint").__enter__(), "out was made meanwhile by another command")
+    refused(lambda: there.claimed().__enter__(), "out was made meanwhile by another command")
 
 
 def test_finished_shards_of_other_settings_are_not_lost(

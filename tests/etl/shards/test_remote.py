@@ -21,26 +21,12 @@ from etl.shards.trace import trace
 from etl.shards.verify import verify
 from etl.work import Work
 from nextlong.errors import UserError
+from tests.etl.object_store import KEY, SECRET, Store
 from tests.etl.shards.refusals import refused
 from tests.etl.shards.test_export import FORMATS, _export, _hashes
 from tests.etl.test_cli import nextlong
-from tests.etl.test_object_stores import KEY, SECRET, Store
 
 SMALL = "parquet-small"
-
-
-@pytest.fixture(scope="module")
-def store() -> Iterator[Store]:
-    """The server, with credentials in this process's environment, and so in that of what it starts."""
-    started = Store()
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("AWS_ACCESS_KEY_ID", KEY)
-        environment.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-        environment.setenv("AWS_ENDPOINT_URL", started.url)
-        environment.setenv("AWS_MAX_ATTEMPTS", "1")
-        yield started
-    s3fs.S3FileSystem.clear_instance_cache()
-    started.close()
 
 
 @pytest.fixture
