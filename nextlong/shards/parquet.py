@@ -21,7 +21,7 @@ GROUP_TOKENS = 1 << 20  # a reader unpacks a row group at a time
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Parquet:
-    """How parquet shards are written: zstd-3 without dictionaries, which costs a token 9.8 bits."""
+    """How parquet shards are written: zstd-3 without dictionaries, about ten bits a token."""
 
     shard_tokens: int = SHARD_TOKENS
     group_tokens: int = GROUP_TOKENS
