@@ -225,6 +225,7 @@ def load_weights(model: PackedLM, folder: Path) -> None:
         ) from error
 
 
-def num_parameters(model: nn.Module) -> int:
-    """Of the whole model, over all ranks."""
-    return sum(each.numel() for each in model.parameters())
+def num_matrix_parameters(model: PackedLM) -> int:
+    """Of the whole model, over all ranks, without a table of embeddings that is only looked up."""
+    looked_up = 0 if model.lm.config.tie_word_embeddings else model.lm.get_input_embeddings().weight.numel()
+    return int(sum(each.numel() for each in model.parameters()) - looked_up)

@@ -19,7 +19,7 @@ from training.config import Training, rows_per_step
 from training.data import Batches, Rows
 from training.evaluation import Evaluator
 from training.flops import flops_of
-from training.model import PackedLM, build, num_parameters, read_config
+from training.model import PackedLM, build, num_matrix_parameters, read_config
 from training.optimizer import make_adamw
 from training.parallel import Ranks, make_ranks
 from training.stopping import stopping
@@ -99,7 +99,7 @@ class _Run:
         self._recipe, self._ranks, self._model, self._optimizer = recipe, ranks, model, optimizer
         self._batches = batches
         self._recorder = None if folder is None else metrics.Recorder(folder)
-        self._num_matrix = num_parameters(model)
+        self._num_matrix = num_matrix_parameters(model)
         self._peak = metrics.peak_flops()
         self._ended = time.perf_counter()
 

@@ -74,10 +74,12 @@ def _twin(folder: Path, name: str, rows: int) -> dict[str, list[float]]:
     from transformers import AutoModelForCausalLM
 
     from training.data import Folder, segments
-    from training.model import build, plain_name
+    from training.model import build, num_matrix_parameters, plain_name
     from training.parallel import make_ranks
+    from training.shape import Shape
 
     built = build(Model(path=str(folder / "model"), precision="float64", from_scratch=True), make_ranks())
+    assert num_matrix_parameters(built) == Shape.read(str(folder / "model")).num_matrix_parameters
     plain = AutoModelForCausalLM.from_config(built.lm.config, attn_implementation="eager", dtype=torch.float64)
     plain.load_state_dict({plain_name(name): each.full_tensor() for name, each in built.state_dict().items()})
     groups: dict[str, list[float]] = defaultdict(list)
