@@ -31,7 +31,7 @@ _PLANNED = {
 
 _PLAIN_FIELDS = ("--output", "--tokenizer")  # of a recipe; the others are --section.key
 
-_PATIENCE_SECONDS = 5  # in which a rank that fails with the others is ended by who started it
+_PATIENCE_SECONDS = 20  # in which a rank that fails with the others is ended by who started it
 
 STAGE_NAMES = ("read", "chunk", "embed", "index", "mine", "interleave", "pack")
 
