@@ -183,7 +183,7 @@ def _add_train(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         verbs,
         "train",
         "train a model on packed folders; interrupted, the same command goes on from the last checkpoint",
-        "nextlong train tiny --model.path llama --data.folders '[shards]' --output trained",
+        "nextlong train tiny --model.path tiny --data.folders '[shards]' --output trained",
         _train,
     )
     parser.add_argument(
@@ -361,10 +361,9 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
         rank = stack.enter_context(command.process_group())
         if rank:
             hush()
-        command.prepare(recipe)
+        command.prepare(recipe, lambda folder: stack.enter_context(locked(folder)))
         if rank == 0:
-            stack.enter_context(locked(Path(recipe.output)))
-            log_to(Path(recipe.output))
+            log_to(recipe.folder)
         made = command.train(recipe, progress=sys.stderr.isatty())
         if rank == 0:
             show(f"{made}: the trained model, for transformers, vLLM and lm-eval")
@@ -388,8 +387,8 @@ def _failure(error: Exception, verb: str) -> str:
     if verb in ("peek", "clean", "verify", "trace"):
         return f"{describe(error)}. This is a defect; please report it."
     if verb == "train":
-        trainer = sys.modules.get("training.trainer")  # it may have failed before that was imported
-        if trainer is not None and isinstance(error, trainer.DivergedError):
+        steps = sys.modules.get("training.step")  # it may have failed before that was imported
+        if steps is not None and isinstance(error, steps.DivergedError):
             return str(error)
         again = "Checkpoints are kept; run the same command again to go on from the last"
         return f"{describe(error).rstrip('.')}. {again}. Details are in run.log."

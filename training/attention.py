@@ -15,6 +15,7 @@ from nextlong.errors import UserError
 from training.parallel import gather_heads, scatter_heads
 
 NAME = "packed"
+_KERNEL_DTYPES = (torch.bfloat16, torch.float16)
 _UNKNOWN = ("sliding_window", "softcap", "s_aux")
 """Keywords of transformers that change what is attended to."""
 
@@ -50,7 +51,7 @@ def packed_attention(
     queries, keys, values = (each[0].transpose(0, 1) for each in (query, key, value))  # [T, heads, D]
     if sequence_group is not None:
         queries, keys, values = (scatter_heads(each, sequence_group) for each in (queries, keys, values))
-    attend = _on_gpu if query.is_cuda else _by_document
+    attend = _on_gpu if query.is_cuda and query.dtype in _KERNEL_DTYPES else _by_document
     found = attend(queries, keys, values, cu_seqlens, max_seqlen, scaling)
     if sequence_group is not None:
         found = gather_heads(found, sequence_group)
@@ -60,7 +61,7 @@ def packed_attention(
 def _by_document(
     query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor, max_seqlen: int, scaling: float | None
 ) -> Tensor:
-    """On a CPU, which has no kernel for several documents: one after the other."""
+    """One document after the other, where there is no kernel for several: on a CPU, and in full precision."""
     lengths = torch.diff(cu_seqlens).tolist()
     documents = zip(*(each.transpose(0, 1)[None].split(lengths, dim=2) for each in (query, key, value)), strict=True)
     found = [

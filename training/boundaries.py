@@ -39,6 +39,11 @@ class Batch(NamedTuple):
             return self.num_targets
         return float(self.weights[self.targets != IGNORED].double().sum())
 
+    @property
+    def squared_lengths(self) -> float:
+        """The sum of the documents' squared lengths, which attention costs."""
+        return float((torch.diff(self.cu_seqlens).double() ** 2).sum())
+
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device."""
         moved = {name: each.to(device, non_blocking=True) for name, each in self._asdict().items() if _is_tensor(each)}

@@ -40,7 +40,7 @@ class Checkpoints:
         self.wait()
         states = get_state_dict(model, optimizer)
         state = {"model": states[0], "optimizer": states[1]}
-        path = self._path(step)
+        path = self.path(step)
         if dist.get_rank() == 0:
             shutil.rmtree(path, ignore_errors=True)
         dist.barrier(self._group)
@@ -62,7 +62,7 @@ class Checkpoints:
             done.set_exception(error)
 
     def wait(self) -> None:
-        """Wait, on all ranks, until what is being saved is whole. Raises UserError where it could not be written."""
+        """Wait, on all ranks, until what is being saved is whole. Raises RuntimeError where it could not be written."""
         self.settle()
         dist.barrier(self._group)
 
@@ -74,7 +74,13 @@ class Checkpoints:
         try:
             done.result()
         except (CheckpointException, OSError) as error:
-            raise UserError(f"checkpoint {path} could not be written ({_reason(error)}).") from error
+            raise RuntimeError(
+                f"checkpoint {path} could not be written ({_reason(error)}): make room, or see to its file system"
+            ) from error
+
+    def has_failed(self) -> bool:
+        """Whether what is being saved is known to be lost, on this rank."""
+        return self._saving is not None and self._saving[1].done() and self._saving[1].exception() is not None
 
     def newest(self) -> dict[str, Any] | None:
         """The facts of the newest whole checkpoint; half ones are deleted, and told of. None: there is none."""
@@ -92,11 +98,8 @@ class Checkpoints:
         dist.broadcast_object_list(facts, src=0, group=self._group)
         return facts[0]
 
-    def load(self, step: int, model: PackedLM, optimizer: torch.optim.Optimizer | None) -> None:
-        """Give model and optimizer the state after `step` steps."""
-        load_state(self._path(step), model, optimizer)
-
-    def _path(self, step: int) -> Path:
+    def path(self, step: int) -> Path:
+        """Where the state after `step` steps is."""
         return self._folder / f"step-{step:08d}"
 
     def _complete(self) -> list[Path]:
@@ -114,17 +117,19 @@ def newest_in(folder: Path) -> Path:
 def load_state(path: Path, model: PackedLM, optimizer: torch.optim.Optimizer | None) -> None:
     """Load a checkpoint into a model and, unless None, its optimizer, whatever the number of ranks that wrote it.
 
-    Raises UserError for one of another model, or with files missing.
+    Of the optimizer its moments and steps are loaded; how it changes weights stays as it is. Raises UserError for a
+    checkpoint of another model, or with files missing.
     """
     optimizers = [] if optimizer is None else [optimizer]
+    settings = [_settings(group) for each in optimizers for group in each.param_groups]
     states = get_state_dict(model, optimizers)
     state = {"model": states[0]} | ({"optimizer": states[1]} if optimizer is not None else {})
     try:
         dcp.load(state, checkpoint_id=str(path))
     except CheckpointException as error:
         raise UserError(
-            f"checkpoint {path} is damaged or of another model ({_reason(error)}). Delete it to go on from the one "
-            f"before."
+            f"checkpoint {path} is damaged or of another model ({_reason(error)}). If it is damaged, delete it to go "
+            f"on from the one before."
         ) from error
     set_state_dict(
         model,
@@ -133,6 +138,13 @@ def load_state(path: Path, model: PackedLM, optimizer: torch.optim.Optimizer | N
         optim_state_dict=state.get("optimizer", {}),
         options=StateDictOptions(strict=True),
     )
+    for group, before in zip((group for each in optimizers for group in each.param_groups), settings, strict=True):
+        group.update(before)
+
+
+def _settings(group: dict[str, Any]) -> dict[str, Any]:
+    """Of a group of parameters: betas, weight decay and so on."""
+    return {name: value for name, value in group.items() if name not in ("params", "param_names")}
 
 
 def _write_whole(path: Path, text: str) -> None:

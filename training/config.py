@@ -2,12 +2,25 @@
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from nextlong.errors import UserError
 
 if TYPE_CHECKING:
     import torch
+
+
+def _check_positive(section: str, settings: Any, names: Iterable[str]) -> None:
+    _check(section, settings, [(name, getattr(settings, name) >= 1, "at least 1") for name in names])
+
+
+def _check(section: str, settings: Any, rules: Iterable[tuple[str, bool, str]]) -> None:
+    """Raise UserError for the first of (field, whether it is valid, what it must be) that is not valid."""
+    for name, is_valid, bound in rules:
+        if not is_valid:
+            raise UserError(f"{section}.{name} is {getattr(settings, name)}, but it must be {bound}.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,6 +41,22 @@ class Model:
     """Random weights by the folder's configuration, in place of its own."""
     seed: int = 0
     """Of random weights."""
+
+    def __post_init__(self) -> None:
+        theta = self.rope_theta
+        _check(
+            "model",
+            self,
+            [
+                ("rope_theta", theta is None or 1 < theta < math.inf, "above 1, or null"),
+                ("seed", 0 <= self.seed < 1 << 32, "from 0 to 2^32 - 1"),
+            ],
+        )
+
+    @property
+    def folder(self) -> Path:
+        """The model's."""
+        return Path(self.path).expanduser()
 
     @property
     def dtype(self) -> "torch.dtype":
@@ -68,10 +97,15 @@ class Data:
                 f"data.proportions has {len(self.proportions)} numbers for {len(self.folders)} folders: give one for "
                 f"each, or leave it out."
             )
-        if not 0 <= self.negative_weight <= 100:
-            raise UserError(f"data.negative_weight is {self.negative_weight}, but it must be from 0 to 100.")
-        if self.threads < 1:
-            raise UserError(f"data.threads is {self.threads}, but it must be at least 1.")
+        _check(
+            "data",
+            self,
+            [
+                ("seed", 0 <= self.seed < 1 << 32, "from 0 to 2^32 - 1"),
+                ("negative_weight", 0 <= self.negative_weight <= 100, "from 0 to 100"),
+                ("threads", self.threads >= 1, "at least 1"),
+            ],
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,10 +120,8 @@ class Batching:
     """Of a row: folders of other lengths are refused. None: whatever the folders have."""
 
     def __post_init__(self) -> None:
-        for name in ("global_tokens", "micro_rows", "sequence_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"batch.{name} is {value}, but it must be at least 1.")
+        names = ("global_tokens", "micro_rows", "sequence_tokens")
+        _check_positive("batch", self, [name for name in names if getattr(self, name) is not None])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,19 +146,23 @@ class Optimizer:
     """Greatest norm of all gradients."""
 
     def __post_init__(self) -> None:
-        for name, is_valid, bound in (
-            ("steps", self.steps >= 1, "at least 1"),
-            ("learning_rate", self.learning_rate > 0, "above 0"),
-            ("warmup_steps", self.warmup_steps is None or self.warmup_steps >= 0, "at least 0, or null"),
-            ("warmup_ratio", 0 <= self.warmup_ratio <= 1, "from 0 to 1"),
-            ("min_ratio", 0 <= self.min_ratio <= 1, "from 0 to 1"),
-            ("beta1", 0 <= self.beta1 < 1, "from 0 to below 1"),
-            ("beta2", 0 <= self.beta2 < 1, "from 0 to below 1"),
-            ("weight_decay", self.weight_decay >= 0, "at least 0"),
-            ("clip", self.clip > 0, "above 0"),
-        ):
-            if not is_valid:
-                raise UserError(f"optimizer.{name} is {getattr(self, name)}, but it must be {bound}.")
+        warmup = self.warmup_steps
+        _check(
+            "optimizer",
+            self,
+            [
+                ("steps", self.steps >= 1, "at least 1"),
+                ("learning_rate", 0 < self.learning_rate < math.inf, "above 0"),
+                ("warmup_steps", warmup is None or 0 <= warmup <= self.steps, "from 0 to optimizer.steps, or null"),
+                ("warmup_ratio", 0 <= self.warmup_ratio <= 1, "from 0 to 1"),
+                ("min_ratio", 0 <= self.min_ratio <= 1, "from 0 to 1"),
+                ("beta1", 0 <= self.beta1 < 1, "from 0 to below 1"),
+                ("beta2", 0 <= self.beta2 < 1, "from 0 to below 1"),
+                ("epsilon", 0 < self.epsilon < math.inf, "above 0"),
+                ("weight_decay", 0 <= self.weight_decay < math.inf, "at least 0"),
+                ("clip", self.clip > 0, "above 0"),
+            ],
+        )
 
     @property
     def num_warmup(self) -> int:
@@ -150,6 +186,9 @@ class Parallel:
     dp_replicate: int = 1
     """Groups of ranks that each hold a whole sharded model (hybrid sharding); 1: one."""
 
+    def __post_init__(self) -> None:
+        _check_positive("parallel", self, ["sp", "dp_replicate"])
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Saving:
@@ -163,9 +202,7 @@ class Saving:
     """A finished run: start from its weights and optimizer state, with this recipe's data and schedule."""
 
     def __post_init__(self) -> None:
-        for name in ("every_steps", "keep"):
-            if getattr(self, name) < 1:
-                raise UserError(f"saving.{name} is {getattr(self, name)}, but it must be at least 1.")
+        _check_positive("saving", self, ["every_steps", "keep"])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -182,9 +219,7 @@ class Evaluation:
     """Into which positions of a document are cut, each double the one before."""
 
     def __post_init__(self) -> None:
-        for name in ("every_steps", "rows", "buckets"):
-            if getattr(self, name) < 1:
-                raise UserError(f"evaluation.{name} is {getattr(self, name)}, but it must be at least 1.")
+        _check_positive("evaluation", self, ["every_steps", "rows", "buckets"])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -207,6 +242,11 @@ class Training:
     """What is kept."""
     evaluation: Evaluation = Evaluation()
     """Held-out loss."""
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.output).expanduser()
 
 
 def rows_per_step(global_batch_tokens: int, length_tokens: int) -> int:

@@ -4,15 +4,13 @@ So the position in the data is one number, the same under any number of ranks an
 and goes on sees what it would have seen.
 """
 
-import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from pathlib import Path
 from threading import Lock
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,56 +18,32 @@ from numpy.typing import NDArray
 from nextlong.errors import UserError
 from nextlong.mixing import mix, shares_of
 from nextlong.sequences import Sequences
-from nextlong.shards import Reader, open_shards
 from training.boundaries import Batch, collate
 from training.config import Data
+from training.folders import Folder
 
 _BLOCK_STEPS = 1 << 16  # rows of a mixture that are decided at once
-
-
-@dataclasses.dataclass(frozen=True)
-class Folder:
-    """One packed folder."""
-
-    path: Path
-    manifest: dict[str, Any]
-    reader: Reader
-
-    @classmethod
-    def open(cls, name: str) -> "Folder":
-        """Raises UserError for a folder that no export made."""
-        path = Path(name).expanduser()
-        try:
-            manifest = json.loads((path / "manifest.json").read_text())
-            names = [each for shard in manifest["shards"] for each in shard["files"]]
-            return cls(path, manifest, open_shards(path, manifest["format"], names))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(
-                f"data.folders: {name} is no packed folder ({error}). Make one with nextlong export."
-            ) from error
-
-    def __len__(self) -> int:
-        return int(self.manifest["rows"])
+_MOST_NAMES = 8
+"""Rows that a sentence names."""
 
 
 class Rows:
     """All rows in the order in which they are trained on; row number n is the same for everybody."""
 
     def __init__(self, settings: Data) -> None:
+        """Raises UserError for folders that are no packed ones, or of several lengths or tokenizers."""
         self._settings = settings
         self.folders = [Folder.open(name) for name in settings.folders]
         _check_alike(self.folders)
-        sizes = [len(folder) for folder in self.folders]
-        self._shares = shares_of(settings.proportions or sizes)
-        self.length_tokens = int(self.folders[0].manifest["sequence_length_tokens"])
-        self.tokenizer_sha256: str = self.folders[0].manifest["tokenizer_sha256"]
-        self.vocab_size = int(self.folders[0].manifest["vocab_size"])
+        first = self.folders[0]
+        self._shares = shares_of(settings.proportions or [len(folder) for folder in self.folders])
+        self.length_tokens = first.length_tokens
+        self.tokenizer_sha256: str = first.manifest["tokenizer_sha256"]
+        self.vocab_size = int(first.manifest["vocab_size"])
         self._lock = Lock()
-        self._order = lru_cache(maxsize=4 * len(sizes))(self._permutation)
+        self._order = lru_cache(maxsize=4 * len(self.folders))(self._permutation)
         self._chosen = np.empty(0, np.int32)
-        self._counts = np.empty((0, len(sizes)), np.int64)
+        self._counts = np.empty((0, len(self.folders)), np.int64)
 
     def __len__(self) -> int:
         return sum(map(len, self.folders))
@@ -85,64 +59,38 @@ class Rows:
             turn, place = divmod(int(self._counts[number, folder]), len(self.folders[folder]))
             return folder, int(self._order(folder, turn)[place])
 
-    def name(self, number: int) -> str:
-        """Where the row with this number is, for people."""
-        folder, row = self.place(number)
-        return f"row {row} of {self.folders[folder].path}"
+    def most(self, num_rows: int) -> list[int]:
+        """How many of so many rows in a row may come from each folder."""
+        return [math.ceil(share * num_rows) for share in self._shares]
+
+    def names(self, numbers: Sequence[int]) -> str:
+        """Where rows are, for people: the first few."""
+        places = [self.place(number) for number in numbers[:_MOST_NAMES]]
+        told = ", ".join(f"row {row} of {self.folders[folder].path}" for folder, row in places)
+        return told + (f" and {len(numbers) - _MOST_NAMES} more" if len(numbers) > _MOST_NAMES else "")
 
     def identity(self) -> str:
         """A checksum of what decides the order of rows: their folders, proportions and the seed."""
         told = [[folder.manifest["fingerprint"] for folder in self.folders], list(map(str, self._shares))]
         return hashlib.sha256(json.dumps([*told, self._settings.seed]).encode()).hexdigest()
 
-    def read(self, number: int) -> tuple[Sequences, NDArray[np.float32] | None]:
-        """One row, and the weights of its tokens as targets (None: 1)."""
+    def read(self, number: int) -> Sequences:
+        """One row."""
         folder, row = self.place(number)
-        found = self.folders[folder]
-        sequence = found.reader.read(row, row + 1)
-        sequence.check(str(found.path), vocab_size=self.vocab_size, first_row=row)
-        return sequence, self._weights(found, row)
+        return self.folders[folder].read(row, self.vocab_size)
 
-    def _permutation(self, folder: int, turn: int) -> NDArray[np.int64]:
-        return np.random.default_rng([self._settings.seed, folder, turn]).permutation(len(self.folders[folder]))
-
-    def _weights(self, folder: Folder, row: int) -> NDArray[np.float32] | None:
+    def weights(self, number: int) -> NDArray[np.float32] | None:
+        """float32 [length]: of a row's tokens as targets; None: all 1."""
         if self._settings.negative_weight == 1:
             return None
+        folder, row = self.place(number)
         weights = np.ones(self.length_tokens, np.float32)
-        for start, end in negatives(folder, row):
+        for start, end in self.folders[folder].segments(row, "negative"):
             weights[start:end] = self._settings.negative_weight
         return weights
 
-
-def negatives(folder: Folder, row: int) -> list[tuple[int, int]]:
-    """Tokens [start, end) of the negative segments of a row, by its provenance."""
-    return [(each["start"], each["end"]) for each in segments(folder, row) if each["role"] == "negative"]
-
-
-def segments(folder: Folder, row: int) -> list[dict[str, Any]]:
-    """The segments of a row, by its provenance."""
-    first = 0
-    for shard, name in zip(folder.manifest["shards"], folder.manifest["provenance"], strict=True):
-        if row < first + shard["rows"]:
-            found: list[dict[str, Any]] = _segments_of_shard(folder.path / name)[row - first].as_py()
-            return found
-        first += shard["rows"]
-    raise UserError(f"{folder.path} has no row {row}.")
-
-
-@lru_cache(maxsize=16)
-def _segments_of_shard(path: Path) -> Any:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return pq.read_table(path, columns=["segments"])["segments"].combine_chunks()
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise UserError(f"the provenance {path} cannot be read ({error}), which data.negative_weight needs.") from error
-
-
-Row = tuple[Sequences, NDArray[np.float32] | None]
+    def _permutation(self, folder: int, turn: int) -> NDArray[np.int64]:
+        return np.random.default_rng([self._settings.seed, folder, turn]).permutation(len(self.folders[folder]))
 
 
 class Batches:
@@ -161,17 +109,19 @@ class Batches:
     ):
         """rows_per_step: of all ranks. multiple: what a micro-step's tokens are padded to. threads: that read.
 
-        Raises UserError where rows cannot be dealt out evenly, or a step has more than there are.
+        Raises UserError where rows cannot be dealt out evenly, or a step has more of a folder than there are.
         """
         if rows_per_step % (size * rows_per_micro_step):
             raise UserError(
-                f"an optimizer step has {rows_per_step} rows, which {size} data-parallel ranks with "
-                f"{rows_per_micro_step} rows a micro-step do not divide."
+                f"an optimizer step has {rows_per_step} row{'s' * (rows_per_step > 1)}, which {size} data-parallel "
+                f"ranks with {rows_per_micro_step} rows a micro-step do not divide."
             )
-        if rows_per_step > len(rows):
-            raise UserError(
-                f"an optimizer step has {rows_per_step} rows, but data.folders have {len(rows)}: one would come twice."
-            )
+        for folder, most in zip(rows.folders, rows.most(rows_per_step), strict=True):
+            if most > len(folder):
+                raise UserError(
+                    f"an optimizer step has {rows_per_step:,} rows, {most:,} of them of {folder.path}, which has "
+                    f"{len(folder):,}: one would come twice. Lower batch.global_tokens, or the folder's proportion."
+                )
         self.rows, self._rank, self._size, self._multiple = rows, rank, size, multiple
         self.rows_per_step, self._per_micro = rows_per_step, rows_per_micro_step
         self._readers = ThreadPoolExecutor(threads)
@@ -197,17 +147,17 @@ class Batches:
     def step(self, step: int) -> list[Batch]:
         """The micro-steps of one optimizer step."""
         read = self._read(step)
-        return [self._batch([read[number] for number in numbers]) for numbers in self._deal(read)]
+        return [self._batch({number: read[number] for number in numbers}) for numbers in self._deal(read)]
 
-    def _read(self, step: int) -> dict[int, Row]:
+    def _read(self, step: int) -> dict[int, Sequences]:
         """All rows of a step, on every rank: their lengths decide who computes which."""
         numbers = self.all_numbers(step)
         return dict(zip(numbers, self._readers.map(self.rows.read, numbers), strict=True))
 
-    def _deal(self, read: dict[int, Row]) -> list[list[int]]:
+    def _deal(self, read: dict[int, Sequences]) -> list[list[int]]:
         numbers = list(read)
         if self._size > 1:
-            costs = {number: _cost(sequence) for number, (sequence, _) in read.items()}
+            costs = {number: _cost(sequence) for number, sequence in read.items()}
             numbers.sort(key=lambda number: (-costs[number], number))
         own = numbers[self._rank :: self._size]
         return [own[start :: self.micro_steps] for start in range(self.micro_steps)]
@@ -224,16 +174,15 @@ class Batches:
                     waiting = pool.submit(self.step, step + 1)
                 yield batches
 
-    def _batch(self, read: list[Row]) -> Batch:
-        masks = [sequence.mask for sequence, _ in read]
+    def _batch(self, read: dict[int, Sequences]) -> Batch:
         mask = None
-        if any(each is not None for each in masks):
+        if any(sequence.mask is not None for sequence in read.values()):
             ones = np.ones((1, self.rows.length_tokens), np.uint8)
-            mask = np.concatenate([ones if each is None else each for each in masks])
-        weights = [each for _, each in read if each is not None]
+            mask = np.concatenate([ones if each.mask is None else each.mask for each in read.values()])
+        weights = [each for each in map(self.rows.weights, read) if each is not None]
         return collate(
-            np.concatenate([sequence.input_ids for sequence, _ in read]),
-            [sequence.pieces(0) for sequence, _ in read],
+            np.concatenate([sequence.input_ids for sequence in read.values()]),
+            [sequence.pieces(0) for sequence in read.values()],
             mask,
             np.stack(weights) if weights else None,
             multiple=self._multiple,
@@ -256,5 +205,3 @@ def _check_alike(folders: Sequence[Folder]) -> None:
                 raise UserError(
                     f"data.folders: {folder.path} has {what.format(ours)}, but {first.path} {what.format(theirs)}."
                 )
-        if not len(folder):
-            raise UserError(f"data.folders: {folder.path} has no sequence.")

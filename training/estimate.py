@@ -140,9 +140,22 @@ def estimate(recipe: Training, shape: Shape, *, ranks: int, length_tokens: int) 
         memory_otherwise=otherwise,
         flops=flops[0],
         flops_least=flops[1],
-        sent_bytes=shape.num_parameters * (2 * size + _master(size)) * (shards - 1) / shards,
+        sent_bytes=_sent_bytes(
+            shape, size, shards=shards, replicas=replicas, micro_steps=rows // (data_ranks * micro_rows)
+        ),
         exchanged_bytes=passes * shape.num_hidden_layers * tokens * width * size * (sp - 1) / sp,
     )
+
+
+def _sent_bytes(shape: Shape, size: int, *, shards: int, replicas: int, micro_steps: int) -> float:
+    """By a GPU in a micro-step: a layer is gathered twice, the rest once, gradients are dealt out in full precision.
+
+    Replicas of a shard add up their gradients at the end of the step.
+    """
+    layers = shape.num_parameters - shape.num_root_parameters
+    dealt = size * (shape.num_parameters + layers) + _master(size) * shape.num_parameters
+    added = 2 * _master(size) * shape.num_parameters / shards * (replicas - 1) / replicas / micro_steps
+    return dealt * (shards - 1) / shards + added
 
 
 def _master(size: int) -> int:

@@ -18,9 +18,11 @@ from torch import Tensor
 from nextlong.errors import UserError
 from training.boundaries import IGNORED, Batch, collate
 from training.config import Evaluation
-from training.data import Folder, segments
+from training.data import Rows
+from training.folders import Folder
 from training.model import PackedLM
 from training.parallel import Ranks
+from training.stopping import Stop
 
 ROLES = ("meta", "negative")
 """Of segments, by provenance, of which the loss is told apart."""
@@ -38,55 +40,74 @@ class _Row:
 class Evaluator:
     """The loss on the first rows of each held-out folder."""
 
-    def __init__(self, settings: Evaluation, ranks: Ranks, *, tokenizer_sha256: str) -> None:
-        """Raises UserError for a folder of another tokenizer than the training's."""
-        self._settings, self._ranks = settings, ranks
-        self._folders = [Folder.open(name) for name in settings.folders]
+    def __init__(self, settings: Evaluation, ranks: Ranks, rows: Rows, *, most_tokens: int | None) -> None:
+        """rows: that are trained on. most_tokens: of a held-out sequence; None: any number.
+
+        Raises UserError for a folder of another tokenizer than theirs, with longer sequences, without any target in the
+        rows that are measured, and for rows that cannot be read.
+        """
+        self._settings, self._ranks, self._vocab_size = settings, ranks, rows.vocab_size
+        self._folders = [Folder.open(name, field="evaluation.folders") for name in settings.folders]
         for folder in self._folders:
-            found = folder.manifest["tokenizer_sha256"]
-            if found != tokenizer_sha256:
-                raise UserError(
-                    f"evaluation.folders: {folder.path} was made with another tokenizer than data.folders: sha256 "
-                    f"{found[:12]} and {tokenizer_sha256[:12]}."
-                )
+            self._check(folder, rows.tokenizer_sha256, most_tokens)
+
+    def _check(self, folder: Folder, tokenizer_sha256: str, most_tokens: int | None) -> None:
+        found = folder.manifest["tokenizer_sha256"]
+        if found != tokenizer_sha256:
+            raise UserError(
+                f"evaluation.folders: {folder.path} was made with another tokenizer than data.folders: sha256 "
+                f"{found[:12]} and {tokenizer_sha256[:12]}."
+            )
+        if most_tokens is not None and folder.length_tokens > most_tokens:
+            raise UserError(
+                f"evaluation.folders: {folder.path} has sequences of {folder.length_tokens:,} tokens, but the model is "
+                f"made for {most_tokens:,} positions. Pack it shorter, or set model.extend_positions to true."
+            )
+        measured = range(min(self._settings.rows, len(folder)))
+        if not any(self._row(folder, number).batch.num_targets for number in measured):
+            raise UserError(
+                f"evaluation.folders: {folder.path} has no target in its first {len(measured)} rows: all is masked."
+            )
 
     def is_due(self, step: int, *, is_last: bool) -> bool:
         """Whether to evaluate after so many steps."""
         return bool(self._folders) and (is_last or step % self._settings.every_steps == 0)
 
-    def measure(self, model: PackedLM) -> dict[str, Any]:
+    def measure(self, model: PackedLM, stop: Stop) -> dict[str, Any] | None:
         """{"loss", "targets", "loss_meta", ..., "loss_at_0_511", ...}, on all ranks; of several folders "folders", too.
 
-        Positions are the target's in its document; what has no target is left out. All ranks call it together.
+        Positions are the target's in its document; what has no target is left out. All ranks call it together. None:
+        any of them was asked to stop meanwhile.
         """
         was_training = model.training
         model.eval()
-        sums = [self._measure(model, folder) for folder in self._folders]
+        sums = [found for folder in self._folders if (found := self._measure(model, folder, stop)) is not None]
         model.train(was_training)
-        for folder, each in zip(self._folders, sums, strict=True):
-            if not each[1].sum():
-                raise UserError(f"evaluation.folders: {folder.path} has no target in its first rows: all is masked.")
-        lengths = [int(folder.manifest["sequence_length_tokens"]) for folder in self._folders]
+        if len(sums) < len(self._folders):
+            return None
+        lengths = [folder.length_tokens for folder in self._folders]
         whole = self._told(sum(sums[1:], sums[0]), lengths[0]) if len(set(lengths)) == 1 else _overall(sums)
         if len(sums) == 1:
             return whole
         told = [self._told(*each) for each in zip(sums, lengths, strict=True)]
         return whole | {"folders": dict(zip(self._settings.folders, told, strict=True))}
 
-    def _measure(self, model: PackedLM, folder: Folder) -> Tensor:
-        """float64 [2, groups]: sums of losses, and numbers of targets, of all ranks."""
+    def _measure(self, model: PackedLM, folder: Folder, stop: Stop) -> Tensor | None:
+        """float64 [2, groups]: sums of losses, and numbers of targets, of all ranks; None: stopped."""
         ranks, device = self._ranks, self._ranks.device
         sums = torch.zeros(2, self._num_groups, dtype=torch.float64, device=device)
-        with torch.no_grad():
-            for row in self._rows(folder):
+        for row in self._rows(folder):
+            if stop.anywhere()[0]:
+                return None
+            with torch.no_grad():
                 _, losses = model(row.batch.to(device))
-                part = len(losses) * ranks.sequence_rank
-                own = slice(part, part + len(losses))
-                targets, groups = row.batch.targets[own].to(device), row.groups[:, own].to(device)
-                for each in groups:
-                    counted = (targets != IGNORED) & (each >= 0)
-                    sums[0].index_add_(0, each[counted], losses[counted].double())
-                    sums[1].index_add_(0, each[counted], torch.ones_like(losses[counted], dtype=torch.float64))
+            part = len(losses) * ranks.sequence_rank
+            own = slice(part, part + len(losses))
+            targets, groups = row.batch.targets[own].to(device), row.groups[:, own].to(device)
+            for each in groups:
+                counted = (targets != IGNORED) & (each >= 0)
+                sums[0].index_add_(0, each[counted], losses[counted].double())
+                sums[1].index_add_(0, each[counted], torch.ones_like(losses[counted], dtype=torch.float64))
         model.reshard()  # the root stays whole after a forward pass, for a backward pass that does not come
         dist.all_reduce(sums)
         return sums
@@ -103,15 +124,14 @@ class Evaluator:
             yield row
 
     def _row(self, folder: Folder, number: int) -> _Row:
-        found = folder.reader.read(number, number + 1)
+        found = folder.read(number, self._vocab_size)
         batch = collate(found.input_ids, [found.pieces(0)], found.mask, multiple=self._ranks.sequence_size)
         positions = batch.position_ids.numpy() + 1  # of the target
         bucket = self._bucket(positions, found.length_tokens)
         roles = np.full(len(positions), -1, np.int64)
-        for each in segments(folder, number):
-            if each["role"] in ROLES:
-                own = slice(max(0, each["start"] - 1), each["end"] - 1)
-                roles[own] = self._settings.buckets + ROLES.index(each["role"])
+        for place, role in enumerate(ROLES):
+            for start, end in folder.segments(number, role):
+                roles[max(0, start - 1) : end - 1] = self._settings.buckets + place
         return _Row(batch, torch.from_numpy(np.stack([bucket, roles])))
 
     def _bucket(self, positions: NDArray[np.int64], length: int) -> NDArray[np.int64]:

@@ -9,7 +9,9 @@ import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
+from nextlong.errors import UserError
 from training.config import Training
+from training.folders import Folder
 from training.model import PackedLM, plain_name
 
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
@@ -28,38 +30,42 @@ def export(model: PackedLM, recipe: Training, folder: Path, *, dtype: torch.dtyp
         aside = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(aside, ignore_errors=True)
         config = model.lm.config
-        config.max_position_embeddings = max(config.max_position_embeddings, _longest(recipe))
+        config.max_position_embeddings = max(
+            config.max_position_embeddings, Folder.open(recipe.data.folders[0]).length_tokens
+        )
         config.dtype = dtype
         plain = {plain_name(name): state.pop(name).to(dtype) for name in list(state)}
         if config.tie_word_embeddings:
             plain.pop("lm_head.weight", None)
         with torch.device("meta"):
             empty = AutoModelForCausalLM.from_config(config, dtype=dtype)
-        empty.generation_config = _generation(Path(recipe.model.path), config)
+        empty.generation_config = generation_config(recipe, config)
         empty.save_pretrained(aside, state_dict=plain)
         _state_rope(aside)
         for name in _TOKENIZER:
-            if (Path(recipe.model.path) / name).is_file():
-                shutil.copy(Path(recipe.model.path) / name, aside / name)
+            if (recipe.model.folder / name).is_file():
+                shutil.copy(recipe.model.folder / name, aside / name)
         shutil.rmtree(folder, ignore_errors=True)
         aside.rename(folder)
     dist.barrier()
     return folder
 
 
-def _longest(recipe: Training) -> int:
-    from training.data import Folder
+def generation_config(recipe: Training, config: Any) -> Any:
+    """How the model generates, with its end of text: as its folder says, or its configuration.
 
-    return int(Folder.open(recipe.data.folders[0]).manifest["sequence_length_tokens"])
-
-
-def _generation(source: Path, config: Any) -> Any:
-    """How the model generates, with its end of text: as its folder says, or its configuration."""
+    Raises UserError for a generation_config.json that cannot be read.
+    """
     from transformers import GenerationConfig
 
-    if (source / "generation_config.json").is_file():
-        return GenerationConfig.from_pretrained(source)
-    return GenerationConfig.from_model_config(config)
+    file = recipe.model.folder / "generation_config.json"
+    if not file.is_file():
+        return GenerationConfig.from_model_config(config)
+    try:
+        return GenerationConfig.from_pretrained(recipe.model.folder)
+    except (OSError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"model.path: {file} cannot be read ({reason}). Mend it, or take it away.") from error
 
 
 def _state_rope(folder: Path) -> None:

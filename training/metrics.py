@@ -1,25 +1,13 @@
-"""What a step was, for people and files: loss, gradient norm, tokens a second, and the share of the hardware's peak."""
+"""A step that was taken and its seconds in; what it was for people out: tokens a second, share of the peak, memory."""
 
 import dataclasses
-import json
-import logging
-import time
-from pathlib import Path
-from typing import Any
 
 import torch
+import torch.distributed as dist
 
-from training.flops import PEAK_FLOPS
-
-log = logging.getLogger(__name__)
-
-
-def peak_flops() -> float | None:
-    """Of this process' device; None: unknown, as for a CPU."""
-    if not torch.cuda.is_available():
-        return None
-    name = torch.cuda.get_device_name()
-    return next((peak for known, peak in PEAK_FLOPS.items() if known in name), None)
+from training.flops import PEAK_FLOPS, flops_of
+from training.model import PackedLM, num_matrix_parameters
+from training.step import Taken
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,38 +21,53 @@ class StepMetrics:
     tokens: int
     targets: int
     seconds: float
+    """Waiting for data included; saving and evaluating not."""
     data_wait_seconds: float
     tokens_per_second: float
+    flops: float
+    """Of the model, forward and backward, attention inside documents; what is computed again does not count."""
     mfu: float | None
     """Of the peak of all ranks; None: the peak is unknown."""
     peak_memory_bytes: int | None
+    """Of this rank's GPU since the start."""
 
 
-class Recorder:
-    """Writes metrics to metrics.jsonl and, where it is installed, TensorBoard; only rank 0 makes one."""
+class Meter:
+    """Measures the steps of a model."""
 
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file = open(folder / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
-        self._board: Any = None
-        try:
-            from torch.utils.tensorboard import SummaryWriter
+    def __init__(self, model: PackedLM) -> None:
+        self._config = model.lm.config
+        self._num_matrix = num_matrix_parameters(model)
+        self._peak = peak_flops()
 
-            self._board = SummaryWriter(str(folder / "tensorboard"))
-        except ImportError:
-            log.info("TensorBoard is not installed: metrics go to metrics.jsonl alone")
+    def measure(self, step: int, taken: Taken, *, seconds: float, waited_seconds: float) -> StepMetrics:
+        """seconds: of the whole step; waited_seconds: of these, until its batches were there."""
+        counts = taken.counts
+        flops = flops_of(
+            num_matrix_parameters=self._num_matrix,
+            num_tokens=counts.tokens,
+            squared_lengths=counts.squared_lengths,
+            config=self._config,
+        )
+        return StepMetrics(
+            step=step,
+            loss=taken.loss,
+            gradient_norm=taken.gradient_norm,
+            learning_rate=taken.learning_rate,
+            tokens=counts.tokens,
+            targets=counts.targets,
+            seconds=seconds,
+            data_wait_seconds=waited_seconds,
+            tokens_per_second=counts.tokens / seconds,
+            flops=flops,
+            mfu=None if self._peak is None else flops / seconds / (self._peak * dist.get_world_size()),
+            peak_memory_bytes=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
+        )
 
-    def record(self, kind: str, values: dict[str, Any]) -> None:
-        """Write one line; numbers go to TensorBoard under kind/name."""
-        self._file.write(json.dumps({"kind": kind, "time": round(time.time(), 3), **values}) + "\n")
-        self._file.flush()
-        if self._board is not None:
-            for name, value in values.items():
-                if isinstance(value, int | float) and name != "step":
-                    self._board.add_scalar(f"{kind}/{name}", value, values["step"])
 
-    def close(self) -> None:
-        """Finish both."""
-        self._file.close()
-        if self._board is not None:
-            self._board.close()
+def peak_flops() -> float | None:
+    """Of this process' device; None: unknown, as for a CPU."""
+    if not torch.cuda.is_available():
+        return None
+    name = torch.cuda.get_device_name()
+    return next((peak for known, peak in PEAK_FLOPS.items() if known in name), None)

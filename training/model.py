@@ -54,7 +54,7 @@ def read_config(settings: Model) -> Any:
     """
     from transformers import AutoConfig
 
-    path = Path(settings.path)
+    path = settings.folder
     if not (path / "config.json").is_file():
         raise UserError(f"model.path {path} is no folder of transformers: it has no config.json.")
     try:
@@ -95,8 +95,11 @@ _HEAD = {"final_logit_softcapping": None, "logit_scale": 1, "logits_scaling": 1}
 """What some models do to logits, and the value that does nothing."""
 
 
-def build(settings: Model, ranks: Ranks) -> PackedLM:
-    """The model on all ranks, its weights loaded. Raises UserError for heads that sp does not divide."""
+def build(settings: Model, ranks: Ranks, *, is_filled: bool = True) -> PackedLM:
+    """The model on all ranks; not is_filled: its weights are any numbers, since a checkpoint has them.
+
+    Raises UserError for heads that sp does not divide, and weights that are not those of the configuration.
+    """
     from transformers import AutoModelForCausalLM
 
     register()
@@ -119,10 +122,10 @@ def build(settings: Model, ranks: Ranks) -> PackedLM:
     _shard(model, settings, ranks)
     model.to_empty(device=ranks.device)
     _restore_buffers(lm, config, ranks.device)
-    if settings.from_scratch:
+    if is_filled and settings.from_scratch:
         _initialize(model, settings.seed, getattr(config, "initializer_range", 0.02))
-    else:
-        load_weights(model, Path(settings.path))
+    elif is_filled:
+        load_weights(model, settings.folder)
     if config.tie_word_embeddings:
         lm.tie_weights()
     return model

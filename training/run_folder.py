@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import platform
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,31 +23,40 @@ _FREE = (
 """What may change while a run goes on: it decides where and how things are computed, and not what."""
 
 
-def prepare(recipe: Training) -> None:
+def prepare(recipe: Training, lock: Callable[[Path], object]) -> None:
     """Make or take up the run folder of a recipe: recipe.resolved.yaml, run.json, the manifests of its folders.
 
-    Raises UserError for a folder that holds the run of another recipe, and for data of another length than the
-    recipe says.
+    lock: keeps others out of it; called before anything in it is read or written. Raises UserError for a folder that
+    holds the run of another recipe, and for data of another length than the recipe says.
     """
-    output = Path(recipe.output)
+    output = recipe.folder
     manifests = [_manifest(name) for name in recipe.data.folders]
     _check_length(recipe, manifests)
     told = _identity(recipe, manifests)
+    if output.exists() and not output.is_dir():
+        raise UserError(f"output {output} is a file. Give a folder that does not exist yet.")
+    if _is_foreign(output):
+        raise UserError(f"output {output} is there, but no training made it. Give another folder with --output.")
+    output.mkdir(parents=True, exist_ok=True)
+    lock(output)
     file = output / _IDENTITY_FILE
+    starts = []
     if file.is_file():
         before = json.loads(file.read_text())
         if _has_begun(output):
             _refuse_another(recipe, before["identity"], told)
         starts = before["starts"]
-    elif any(output.glob("*")):
-        raise UserError(f"output {output} is there, but no training made it. Give another folder with --output.")
-    else:
-        starts = []
     (output / "manifests").mkdir(parents=True, exist_ok=True)
     for number, manifest in enumerate(manifests):
         (output / "manifests" / f"{number}.json").write_bytes(manifest)
     (output / FILE).write_text(as_yaml(dataclasses.asdict(recipe)))
     _write(file, {"identity": told, "starts": [*starts, _versions()]})
+
+
+def _is_foreign(output: Path) -> bool:
+    """Whether there are files that no training made: one begins with run.lock and run.log."""
+    is_known = (output / _IDENTITY_FILE).is_file()
+    return not is_known and any(not path.name.startswith("run.") for path in output.glob("*"))
 
 
 def _has_begun(output: Path) -> bool:
@@ -70,7 +80,7 @@ def _identity(recipe: Training, manifests: list[bytes]) -> dict[str, Any]:
     """What decides a run, by dotted name: data and model by what they are, not where."""
     told = {name: value for name, value in flat(dataclasses.asdict(recipe)) if not name.startswith(_FREE)}
     told["data.folders"] = [hashlib.sha256(each).hexdigest() for each in manifests]
-    config = Path(recipe.model.path).expanduser() / "config.json"
+    config = recipe.model.folder / "config.json"
     if config.is_file():
         told["model.path"] = f"config.json {hashlib.sha256(config.read_bytes()).hexdigest()}"
     return told

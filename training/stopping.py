@@ -14,12 +14,12 @@ class Stop:
     def __init__(self) -> None:
         self.asked = False
 
-    def asked_anywhere(self) -> bool:
-        """Whether any rank was: all ranks must ask at once."""
+    def anywhere(self, *others: bool) -> list[bool]:
+        """Whether any rank was asked to end, and for each other flag, whether it is true on any: all ask at once."""
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        asked = torch.tensor(int(self.asked), device=device)
-        dist.all_reduce(asked, op=dist.ReduceOp.MAX)
-        return bool(asked)
+        flags = torch.tensor([self.asked, *others], dtype=torch.int32, device=device)
+        dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+        return [bool(each) for each in flags.tolist()]
 
 
 @contextmanager

@@ -21,11 +21,12 @@ from torch import Tensor
 from nextlong.errors import UserError
 from training import trainer
 from training.boundaries import Batch, collate
-from training.config import Batching, Parallel, Saving, Training
-from training.data import Data
+from training.config import Batching, Data, Evaluation, Parallel, Saving, Training
+from training.evaluation import Evaluator
 from training.model import Model, PackedLM, build, plain_name
 from training.optimizer import Optimizer
 from training.parallel import Ranks, make_ranks
+from training.step import Stepper, Taken
 
 Request = Any
 
@@ -154,6 +155,7 @@ def recipe_of(told: dict[str, Any]) -> Training:
     """A recipe of its sections as dicts."""
     kinds: dict[str, Callable[..., Any]] = {
         "model": Model, "data": Data, "batch": Batching, "optimizer": Optimizer, "parallel": Parallel, "saving": Saving,
+        "evaluation": Evaluation,
     }  # fmt: skip
     return Training(output=told["output"], **{name: kinds[name](**told[name]) for name in kinds if name in told})
 
@@ -169,8 +171,10 @@ def _train(
     kill_in_save: int | None = None,
     full_in_save: int | None = None,
     whole_after: int | None = None,
+    signal_in_evaluation: bool = False,
+    forgets_moments: bool = False,
 ) -> dict[str, Any]:
-    told: dict[str, Any] = {"error": None, "log": [], "whole": []}
+    told: dict[str, Any] = {"error": None, "log": [], "whole": [], "groups": []}
     with (
         _logged(told["log"]),
         _weights_kept(),
@@ -178,10 +182,12 @@ def _train(
         _ended_in_save(kill_in_save, _kill),
         _ended_in_save(full_in_save, _fill),
         _whole_after(whole_after, Path(recipe["output"]) / "checkpoints", told["whole"]),
+        _signal_in_evaluation(signal_in_evaluation),
+        _optimizer_watched(told["groups"], forgets_moments),
     ):
         try:
             told["folder"] = str(trainer.train(recipe_of(recipe)))
-        except (UserError, trainer.DivergedError, KeyboardInterrupt) as error:
+        except (UserError, RuntimeError, KeyboardInterrupt) as error:
             told["error"] = f"{type(error).__name__}: {error}"
     return told
 
@@ -219,34 +225,71 @@ def _weights_kept() -> Iterator[None]:
 @contextmanager
 def _signal_after(last: int | None) -> Iterator[None]:
     """SIGTERM to the last rank alone, after a step."""
-    step = trainer._Run.step
+    take = Stepper.take
 
-    def stepped(self: Any, number: int, micro_steps: list[Batch]) -> None:
-        step(self, number, micro_steps)
+    def taken(self: Stepper, number: int, micro_steps: list[Batch]) -> Taken:
+        told = take(self, number, micro_steps)
         if number + 1 == last and dist.get_rank() == dist.get_world_size() - 1:
             os.kill(os.getpid(), signal.SIGTERM)
+        return told
 
-    trainer._Run.step = stepped  # type: ignore[method-assign]
+    Stepper.take = taken  # type: ignore[method-assign]
     yield
-    trainer._Run.step = step  # type: ignore[method-assign]
+    Stepper.take = take  # type: ignore[method-assign]
 
 
 @contextmanager
 def _whole_after(last: int | None, checkpoints: Path, found: list[str]) -> Iterator[None]:
     """Which checkpoints are whole between two saves, when there was time to write them."""
-    step = trainer._Run.step
+    take = Stepper.take
 
-    def stepped(self: Any, number: int, micro_steps: list[Batch]) -> None:
-        step(self, number, micro_steps)
+    def taken(self: Stepper, number: int, micro_steps: list[Batch]) -> Taken:
+        told = take(self, number, micro_steps)
         if number + 1 == last:
             deadline = time.monotonic() + 20
             while not found and time.monotonic() < deadline:
                 time.sleep(0.02)
                 found.extend(path.parent.name for path in sorted(checkpoints.glob("*/complete.json")))
+        return told
 
-    trainer._Run.step = stepped  # type: ignore[method-assign]
+    Stepper.take = taken  # type: ignore[method-assign]
     yield
-    trainer._Run.step = step  # type: ignore[method-assign]
+    Stepper.take = take  # type: ignore[method-assign]
+
+
+@contextmanager
+def _signal_in_evaluation(is_sent: bool) -> Iterator[None]:
+    """SIGTERM to the last rank alone, when the second held-out row is to be measured."""
+    rows = Evaluator._rows
+
+    def signalled(self: Evaluator, folder: Any) -> Iterator[Any]:
+        for place, row in enumerate(rows(self, folder)):
+            if is_sent and place == 1 and dist.get_rank() == dist.get_world_size() - 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield row
+
+    Evaluator._rows = signalled  # type: ignore[method-assign]
+    yield
+    Evaluator._rows = rows  # type: ignore[method-assign]
+
+
+@contextmanager
+def _optimizer_watched(groups: list[dict[str, Any]], forgets_moments: bool) -> Iterator[None]:
+    """What the optimizer is at the end, less its parameters; one that forgets gets none of the moments of before."""
+    make, load = trainer.make_adamw, trainer.checkpoint.load_state
+    made: list[torch.optim.AdamW] = []
+
+    def kept(*arguments: Any) -> torch.optim.AdamW:
+        made.append(make(*arguments))
+        return made[-1]
+
+    def loaded(path: Path, model: PackedLM, optimizer: Any) -> None:
+        load(path, model, None if forgets_moments else optimizer)
+
+    trainer.make_adamw, trainer.checkpoint.load_state = kept, loaded  # type: ignore[assignment]
+    yield
+    trainer.make_adamw, trainer.checkpoint.load_state = make, load
+    groups += [{name: group[name] for name in ("betas", "eps", "weight_decay")} for group in made[0].param_groups]
 
 
 @contextmanager

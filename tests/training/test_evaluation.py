@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from nextlong.errors import UserError
 from tests.training.made import LENGTH, write_model, write_packed
-from training.config import Evaluation, Model
+from training.config import Data, Evaluation, Model
 
 ROWS, BUCKETS = 5, 3
 EDGES = {"at_0_11": range(12), "at_12_23": range(12, 24), "at_24_47": range(24, 48)}
@@ -43,19 +44,30 @@ def _settings(folder: Path, *names: str, **changed: Any) -> Evaluation:
 
 
 def _measure(folder: Path, settings: Evaluation, sp: int = 1) -> dict[str, Any]:
-    from training.data import Folder
-    from training.evaluation import Evaluator
     from training.model import build
     from training.parallel import make_ranks
+    from training.stopping import Stop
 
-    ranks = make_ranks(sp=sp)
-    sha = Folder.open(settings.folders[0]).manifest["tokenizer_sha256"]
-    evaluator = Evaluator(settings, ranks, tokenizer_sha256=sha)
+    ranks, stop = make_ranks(sp=sp), Stop()
+    evaluator = _evaluator(settings, sp=sp)
     model = build(Model(path=str(folder / "model"), precision="float64", from_scratch=True), ranks)
-    told = evaluator.measure(model)
-    assert told == evaluator.measure(model), "deterministic, to the last digit"
+    told = evaluator.measure(model, stop)
+    assert told is not None
+    assert told == evaluator.measure(model, stop), "deterministic, to the last digit"
+    stop.asked = True
+    assert evaluator.measure(model, stop) is None
     assert model.training
     return told
+
+
+def _evaluator(settings: Evaluation, *, sp: int = 1, most_tokens: int | None = LENGTH, trained_on: str = "") -> Any:
+    """trained_on: a packed folder; its own first one."""
+    from training.data import Rows
+    from training.evaluation import Evaluator
+    from training.parallel import make_ranks
+
+    rows = Rows(Data(folders=[trained_on or settings.folders[0]]))
+    return Evaluator(settings, make_ranks(sp=sp), rows, most_tokens=most_tokens)
 
 
 def _on_ranks(rank: int, folder: Path, store: Path) -> None:
@@ -73,7 +85,7 @@ def _twin(folder: Path, name: str, rows: int) -> dict[str, list[float]]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from training.data import Folder, segments
+    from training.folders import Folder
     from training.model import build, num_matrix_parameters, plain_name
     from training.parallel import make_ranks
     from training.shape import Shape
@@ -86,7 +98,12 @@ def _twin(folder: Path, name: str, rows: int) -> dict[str, list[float]]:
     packed = Folder.open(str(folder / name))
     for row in range(rows):
         found = packed.reader.read(row, row + 1)
-        roles = {place: each["role"] for each in segments(packed, row) for place in range(each["start"], each["end"])}
+        roles = {
+            place: role
+            for role in ("meta", "negative")
+            for start, end in packed.segments(row, role).tolist()
+            for place in range(start, end)
+        }
         for start, end in found.pieces(0).tolist():
             ids = torch.from_numpy(found.input_ids[0, start:end].astype(np.int64))
             with torch.no_grad():
@@ -146,19 +163,29 @@ def _equal(found: dict[str, Any], wanted: dict[str, Any]) -> None:
 
 @pytest.mark.usefixtures("_group")
 def test_it_is_due_at_its_steps_and_at_the_end(folder: Path) -> None:
-    from training.data import Folder
-    from training.evaluation import Evaluator
-    from training.parallel import make_ranks
-
-    sha = Folder.open(str(folder / "first")).manifest["tokenizer_sha256"]
-    found = Evaluator(_settings(folder, "first"), make_ranks(), tokenizer_sha256=sha)
+    found = _evaluator(_settings(folder, "first"))
     assert [step for step in range(1, 9) if found.is_due(step, is_last=step == 8)] == [3, 6, 8]
-    none = Evaluator(Evaluation(), make_ranks(), tokenizer_sha256=sha)
+    none = _evaluator(Evaluation(), trained_on=str(folder / "first"))
     assert not none.is_due(100, is_last=True)
-    with pytest.raises(
-        UserError, match=r"evaluation.folders: .*first was made with another tokenizer than data.folders"
+
+
+@pytest.mark.usefixtures("_group")
+def test_mistakes_are_told_before_anything_is_trained(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "model", tmp_path / "model")
+    (tmp_path / "model" / "tokenizer.json").write_text("{}")
+    write_packed(tmp_path / "other", tmp_path / "model")
+    write_packed(tmp_path / "bare", folder / "model")
+    shutil.rmtree(tmp_path / "bare" / "provenance")
+    trained_on = str(folder / "first")
+    for settings, most_tokens, sentence in (
+        (_settings(tmp_path, "other"), LENGTH, "other was made with another tokenizer than data.folders"),
+        (_settings(folder, "first"), LENGTH - 1, "first has sequences of 48 tokens, but the model is made for 47 pos"),
+        (_settings(tmp_path, "bare"), LENGTH, "provenance .*rows-00000.parquet cannot be read .*evaluation.folders"),
+        (_settings(tmp_path, "none"), LENGTH, "evaluation.folders: .*none is no packed folder"),
     ):
-        Evaluator(_settings(folder, "first"), make_ranks(), tokenizer_sha256="0" * 64)
+        with pytest.raises(UserError, match=sentence):
+            _evaluator(settings, most_tokens=most_tokens, trained_on=trained_on)
+    assert _evaluator(_settings(folder, "first"), most_tokens=None)
 
 
 @pytest.mark.usefixtures("_group")

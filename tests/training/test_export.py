@@ -18,7 +18,7 @@ from training.data import Data, Rows
 
 def _entropy(rows: Rows) -> float:
     """Of single tokens, in nats: what a model reaches that knows only how frequent each is."""
-    ids = np.concatenate([rows.read(number)[0].input_ids[0] for number in range(len(rows))])
+    ids = np.concatenate([rows.read(number).input_ids[0] for number in range(len(rows))])
     shares = np.bincount(ids) / len(ids)
     shares = shares[shares > 0]
     return float(-(shares * np.log(shares)).sum())
@@ -115,7 +115,7 @@ def _assert_trained_loss(recipe: dict[str, Any], rows: Rows) -> None:
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(Path(recipe["output"]) / "model", dtype=torch.float32)
-    sequence = rows.read(3)[0]
+    sequence = rows.read(3)
     start, end = max(sequence.pieces(0).tolist(), key=lambda piece: piece[1] - piece[0])
     ids = torch.from_numpy(sequence.input_ids[:, start:end].astype(np.int64))
     with torch.no_grad():

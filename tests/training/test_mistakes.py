@@ -69,12 +69,15 @@ def mistakes(
             recipe(batch={"global_tokens": 3 * LENGTH}),
             "has 3 rows, which 2 data-parallel ranks with 1 rows a micro-ste",
         ),
-        (recipe(batch={"global_tokens": LENGTH}), "has 1 rows, which 2 data-parallel ranks"),
+        (recipe(batch={"global_tokens": LENGTH}), "has 1 row, which 2 data-parallel ranks"),
         (
             recipe(batch={"global_tokens": 1000}),
             "batch.global_tokens is 1,000, which is no multiple .*96. Take e.g. 960",
         ),
-        (recipe(batch={"global_tokens": 2**20 * LENGTH}), r"has 1048576 rows, but data.folders have \d+"),
+        (
+            recipe(batch={"global_tokens": 2**20 * LENGTH}),
+            r"has 1,048,576 rows, 1,048,576 of them of .*arrow, which has \d+: one would come",
+        ),
         (recipe(model={"path": str(other)}), r"another tokenizer than that of model.path .*sha256 \w{12} and \w{12}"),
         (recipe(kind="llama-short"), "sequences of 96 tokens, but model.path .* made for 64 positions.*rope_theta"),
         (recipe(model={"path": str(empty)}), "empty is no folder of transformers: it has no config.json"),
@@ -137,13 +140,13 @@ def test_a_loss_that_is_no_number_and_a_full_disk_end_the_run_with_the_checkpoin
     from safetensors.torch import load_file, save_file
 
     rows = Rows(Data(folders=[packed("arrow")]))
-    seen = [set(rows.read(number)[0].input_ids[0].tolist()) for number in range(24)]
+    seen = [set(rows.read(number).input_ids[0].tolist()) for number in range(24)]
     number, token = next(
         (number, token)
         for number in range(12, 24)
         for token in seen[number]
         if not any(token in other for place, other in enumerate(seen) if place != number)
-        and token != rows.read(number)[0].input_ids[0, -1]
+        and token != rows.read(number).input_ids[0, -1]
     )
     broken = tmp_path / "broken"
     shutil.copytree(models("llama"), broken)
@@ -151,13 +154,15 @@ def test_a_loss_that_is_no_number_and_a_full_disk_end_the_run_with_the_checkpoin
     weights["model.embed_tokens.weight"][token] = float("nan")
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
     told = recipe(model={"path": str(broken)}, saving={"every_steps": 1})
-    full = recipe("full", saving={"every_steps": 2})
-    request = [{"recipe": told}, {"recipe": full, "full_in_save": 4}, {"recipe": full}]
+    full = recipe("full", optimizer={"steps": 150}, saving={"every_steps": 50})
+    request = [{"recipe": told}, {"recipe": full, "full_in_save": 100}, {"recipe": full}]
     answer, *others = launch("train", request, tmp_path / "ranks", ranks=2)
-    sentence = "UserError: checkpoint .*step-00000004 could not be written .*No space left on device"
+    sentence = "RuntimeError: checkpoint .*step-00000100 could not be written .*No space left on device.*: make room"
     assert re.search(sentence, others[0]["error"])
+    first = [each["step"] for each in metrics(full)].index(50, 51)  # what was done when it went on
+    assert 100 <= first < 150  # it is told before the next save
     assert others[1]["error"] is None
-    assert "going on after step 2" in others[1]["log"]
+    assert "going on after step 50" in others[1]["log"]
     step = number // 4
     assert answer["error"].startswith(f"DivergedError: step {step}: the loss is nan")
     folder, row = rows.place(number)

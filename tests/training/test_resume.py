@@ -52,7 +52,7 @@ def variants(recipe: Recipe, packed: Callable[[str], str]) -> Callable[..., dict
             model={"precision": precision, "checkpointing": more.pop("checkpointing", True)},
             data={"folders": [packed("arrow"), packed("masked")], "proportions": [0.5, 0.5]},
             batch={"micro_rows": micro_rows},
-            parallel={"sp": sp},
+            parallel={"sp": sp, "dp_replicate": more.pop("dp_replicate", 1)},
             saving={"every_steps": more.pop("every_steps", 2)},
             **more,
         )
@@ -65,7 +65,7 @@ def test_ranks_micro_steps_and_stops_change_nothing(variants: Callable[..., dict
     stopped_one, from_two = variants("stopped-one"), variants("from-two")
     two, sequence = variants("two"), variants("sequence", sp=2)
     stopped_two, stopped_for_one, stopped_for_sequence = (variants(f"stopped-{name}") for name in ("two", "a", "b"))
-    plain = variants("plain", sp=2, checkpointing=False)
+    plain, replicas = variants("plain", sp=2, checkpointing=False), variants("replicas", dp_replicate=2)
     narrow = {name: variants(f"narrow-{name}", "float32", sp=1 + (name == "sequence")) for name in ("one", "sequence")}
     answers = launch(
         "train",
@@ -74,6 +74,7 @@ def test_ranks_micro_steps_and_stops_change_nothing(variants: Callable[..., dict
             {"recipe": sequence},
             {"recipe": plain},
             {"recipe": variants("two-by-two", micro_rows=2)},
+            {"recipe": replicas},
             {"recipe": narrow["sequence"]},
             {"recipe": variants("narrow-two", "float32")},
             {"recipe": stopped_two, "signal_after": 3},
@@ -86,8 +87,8 @@ def test_ranks_micro_steps_and_stops_change_nothing(variants: Callable[..., dict
         ranks=2,
     )
     stopped = [place for place, answer in enumerate(answers) if answer["error"] == "KeyboardInterrupt: "]
-    assert stopped == [6, 8, 9]
-    assert "going on after step 3" in answers[7]["log"]
+    assert stopped == [7, 9, 10]
+    assert "going on after step 3" in answers[8]["log"]
     shutil.copytree(stopped_for_one["output"], from_two["output"])
     answers = launch(
         "train",
@@ -110,6 +111,7 @@ def test_ranks_micro_steps_and_stops_change_nothing(variants: Callable[..., dict
         sequence,
         plain,
         variants("two-by-two"),
+        replicas,
         variants("one-by-four"),
         from_two,
         stopped_for_sequence,
@@ -165,13 +167,37 @@ def test_sigterm_to_torchrun_saves_and_ends(recipe: Recipe, tmp_path: Path) -> N
 
 def test_a_second_stage_starts_from_the_first(recipe: Recipe, packed: Callable[[str], str], tmp_path: Path) -> None:
     first = recipe("stage-1")
-    second = recipe("stage-2", data={"folders": [packed("masked")]}, saving={"init_from": first["output"]})
-    fresh = recipe("fresh", data={"folders": [packed("masked")]})
-    none = recipe("none", saving={"init_from": str(tmp_path)})
-    request = [{"recipe": each} for each in (first, second, fresh, none)]
+    other: dict[str, Any] = {
+        "data": {"folders": [packed("masked")]},
+        "optimizer": {"weight_decay": 0.0, "beta2": 0.9, "epsilon": 1e-6},
+        "model": {"rope_theta": 1e6},
+    }
+    second, forgetful = (recipe(name, saving={"init_from": first["output"]}, **other) for name in ("stage-2", "poor"))
+    fresh, none = recipe("fresh", **other), recipe("none", saving={"init_from": str(tmp_path)})
+    request: list[dict[str, Any]] = [{"recipe": each} for each in (first, second, fresh, none, forgetful)]
+    request[4] |= {"forgets_moments": True}
     answers = launch("train", request, tmp_path / "ranks", ranks=1)
+    assert [answer["error"] for answer in answers if answer is not answers[3]] == [None] * 4
     assert "holds no whole checkpoint" in answers[3]["error"]
     assert any("weights and optimizer state of" in line for line in answers[1]["log"])
-    assert metrics(second)[0]["loss"] != metrics(fresh)[0]["loss"]
-    assert [each["learning_rate"] for each in metrics(second)] == [each["learning_rate"] for each in metrics(fresh)]
-    assert metrics(second)[0]["tokens"] == 4 * LENGTH
+    ours, poor, new = (metrics(each) for each in (second, forgetful, fresh))
+    assert ours[0]["loss"] == poor[0]["loss"] != new[0]["loss"]  # the weights
+    assert ours[1]["loss"] != poor[1]["loss"]  # the moments
+    assert [each["learning_rate"] for each in ours] == [each["learning_rate"] for each in new]
+    assert ours[0]["tokens"] == 4 * LENGTH
+    settings = {"betas": [0.9, 0.9], "eps": 1e-6, "weight_decay": 0.0}
+    assert answers[1]["groups"] == answers[2]["groups"] == [settings, settings]
+    exported = json.loads((Path(second["output"]) / "model" / "config.json").read_text())
+    assert exported["rope_theta"] == exported["rope_parameters"]["rope_theta"] == 1e6
+
+
+def test_a_signal_in_an_evaluation_ends_it_with_a_checkpoint(
+    recipe: Recipe, packed: Callable[[str], str], tmp_path: Path
+) -> None:
+    told = recipe("run", evaluation={"folders": [packed("mds")], "every_steps": 2, "rows": 9})
+    [answer] = launch("train", [{"recipe": told, "signal_in_evaluation": True}], tmp_path / "ranks", ranks=2)
+    assert answer["error"] == "KeyboardInterrupt: "
+    lines = (Path(told["output"]) / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["kind"] for line in lines] == ["train", "train", "saving"]
+    [path] = (Path(told["output"]) / "checkpoints").glob("*/complete.json")
+    assert json.loads(path.read_text())["step"] == 2

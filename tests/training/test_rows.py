@@ -17,7 +17,8 @@ from tests.etl.shards.conftest import work  # noqa: F401 - a fixture
 from tests.training.conftest import LENGTH
 from training.boundaries import IGNORED, Batch, collate
 from training.config import Data, rows_per_step
-from training.data import Batches, Folder, Rows, negatives
+from training.data import Batches, Rows
+from training.folders import Folder
 
 Packed = Callable[[str], str]
 
@@ -66,7 +67,7 @@ def test_formats_give_the_same_rows(name: str, packed: Packed) -> None:
     arrow, other = (Rows(Data(folders=[packed(each)])) for each in ("arrow", name))
     assert len(arrow) == len(other) > 20
     for number in range(20):
-        one, another = arrow.read(number)[0], other.read(number)[0]
+        one, another = arrow.read(number), other.read(number)
         assert (one.input_ids == another.input_ids).all()
         assert one.pieces(0).tolist() == another.pieces(0).tolist()
 
@@ -105,7 +106,7 @@ def test_only_masked_tokens_are_targets(packed: Packed) -> None:
     rows = Rows(Data(folders=[packed("masked")]))
     targets = 0
     for number in range(len(rows)):
-        sequence, _ = rows.read(number)
+        sequence = rows.read(number)
         assert sequence.mask is not None
         batch = _batch_of(rows, number)
         is_target = (batch.targets != IGNORED).numpy()
@@ -119,7 +120,7 @@ def test_only_masked_tokens_are_targets(packed: Packed) -> None:
 
 
 def _batch_of(rows: Rows, number: int) -> Batch:
-    sequence, weights = rows.read(number)
+    sequence, weights = rows.read(number), rows.weights(number)
     return collate(sequence.input_ids, [sequence.pieces(0)], sequence.mask, None if weights is None else weights[None])
 
 
@@ -152,7 +153,7 @@ def test_negative_segments_weigh_what_is_asked(work: Work, tmp_path: Path) -> No
     lighter: Counter[float] = Counter()
     for number in range(len(rows)):
         _, row = rows.place(number)
-        spans = negatives(folder, row)
+        spans = folder.segments(row, "negative")
         is_negative = np.zeros(rows.length_tokens, np.bool_)
         for start, end in spans:
             is_negative[start:end] = True
@@ -177,7 +178,7 @@ def test_negative_segments_weigh_what_is_asked(work: Work, tmp_path: Path) -> No
             lambda rows: Batches(
                 rows, rows_per_step=10**4, rows_per_micro_step=1, rank=0, size=1, multiple=1
             ),
-            r"an optimizer step has 10000 rows, but data.folders have \d+: one would come twice",
+            r"an optimizer step has 10,000 rows, 10,000 of them of .*arrow, which has \d+: one would come twice",
         ),
         (lambda rows: Data(folders=[]), "data.folders is empty"),
         (lambda rows: Data(folders=["a"], proportions=[1, 2]), "data.proportions has 2 numbers for 1 folders"),

@@ -70,7 +70,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def entropy_of(shards: Path) -> float:
     """Of its tokens' frequencies, in nats: the least loss of a model that knows nothing of what comes before."""
     rows = Rows(Data(folders=[str(shards)]))
-    ids = np.concatenate([rows.read(number)[0].input_ids.reshape(-1) for number in range(len(rows))])
+    ids = np.concatenate([rows.read(number).input_ids.reshape(-1) for number in range(len(rows))])
     shares = np.bincount(ids)[np.unique(ids)] / len(ids)
     return float(-(shares * np.log(shares)).sum())
 
