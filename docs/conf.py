@@ -1,0 +1,19 @@
+"""How the pages become a site: `make docs`. Nothing is fetched, and warnings are errors."""
+
+import nextlong
+
+project = "NExtLong on Dask"
+version = release = nextlong.__version__
+copyright = "Apache-2.0"
+
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+myst_heading_anchors = 3
+autodoc_default_options = {"members": True, "exclude-members": "__init__, __new__"}
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+
+html_theme = "furo"
+html_title = project
+html_copy_source = False
+html_show_sphinx = False
+exclude_patterns = ["fields.py"]
