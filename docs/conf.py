@@ -12,7 +12,11 @@ autodoc_default_options = {"members": True, "exclude-members": "__init__, __new_
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 
+highlight_language = "none"
+
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["style.css"]
 html_title = project
 html_copy_source = False
 html_show_sphinx = False
