@@ -19,7 +19,7 @@ from etl.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", "docs/formats.md", "docs/method.md", "docs/work-folder.md")
-WITHOUT_WORKERS = ("plan", "peek", "clean", "trace", "train")
+WITHOUT_WORKERS = ("plan", "status", "peek", "report", "clean", "trace", "train")
 
 
 def _blocks(language: str, page: str = "README.md") -> list[str]:
@@ -61,6 +61,13 @@ def test_the_python_example_runs(demo: tuple[Path, str]) -> None:
     lines = ran.stdout.splitlines()
     assert lines[0] == "8192"
     assert lines[1].startswith("meta ")
+
+
+def test_a_run_is_explored_as_shown(demo: tuple[Path, str]) -> None:
+    (code,) = _blocks("python", "docs/exploring.md")
+    ran = subprocess.run([sys.executable, "-c", code], cwd=demo[0], capture_output=True, text=True, timeout=250)
+    assert ran.returncode == 0, ran.stderr
+    assert "own_document" in ran.stdout
 
 
 def test_the_recipe_is_valid(tmp_path: Path) -> None:
