@@ -40,7 +40,7 @@ nextlong train --fields     # its second half
 
 In the lists below a field without a default has to be given. Sections (Sec.), equations (Eq.), tables, figures,
 algorithms and appendices (App.) are those of the paper, [arXiv:2501.12766](https://arxiv.org/abs/2501.12766), unless
-another source is named; [method.md](method.md) explains the terms. A default without a source is our choice.
+another source is named; [The method](method.md) explains the terms. A default without a source is our choice.
 """
 
 

@@ -1,5 +1,6 @@
 """What the pages name exists: links, files, modules, settings, commands and recipes; and they become a site."""
 
+import argparse
 import ast
 import re
 import runpy
@@ -104,6 +105,16 @@ def test_commands_are_understood(page: Path, tmp_path: Path) -> None:
         if rest:
             recipes.check_fields(rest)
             assert _is_recipe(recipes, options.recipe, rest, tmp_path), words
+
+
+@each_page
+def test_verbs_and_options_within_a_line_exist(page: Path) -> None:
+    verbs = next(action.choices for action in _parser()._actions if isinstance(action, argparse._SubParsersAction))
+    for code in (code for code in _code(page) if code.startswith("nextlong ")):
+        verb, *rest = code.split()[1:]
+        plain = [word for word in rest if word.startswith("--") and "." not in word]
+        assert verb in verbs, code
+        assert set(plain) <= {*verbs[verb]._option_string_actions, *_PLAIN_FIELDS}, code
 
 
 def _is_recipe(recipes: Any, name: str | None, overrides: list[str], folder: Path) -> bool:
