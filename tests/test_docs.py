@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import configparser
 import re
 import runpy
 import shlex
@@ -121,6 +122,14 @@ def _is_recipe(recipes: Any, name: str | None, overrides: list[str], folder: Pat
     """A reader's own recipe is stood for by one that comes with the package."""
     is_own = name is None or name.endswith(".yaml")
     return bool(recipes.load(next(iter(recipes.packaged())) if is_own else name, overrides))
+
+
+@each_page
+def test_extras_that_are_named_exist(page: Path) -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    named = re.findall(r"'(?:\.|nextlong)\[([\w,]+)\]'", page.read_text())
+    assert {extra for each in named for extra in each.split(",")} <= set(setup["options.extras_require"])
 
 
 @each_page
