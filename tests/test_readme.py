@@ -1,4 +1,4 @@
-"""What the README shows runs: its demo, its Python, its recipe and its commands."""
+"""What README.md shows runs: its demo, its Python, its recipe; and the commands of the pages on folders and shards."""
 
 import json
 import os
@@ -9,16 +9,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from etl.cli import main
 from etl.offline_model import offline_model
 from etl.recipe import load_recipe
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+PAGES = ("README.md", "docs/formats.md", "docs/method.md", "docs/work-folder.md")
+WITHOUT_WORKERS = ("plan", "status", "peek", "report", "clean", "trace", "train")
 
 
-def _blocks(language: str) -> list[str]:
-    blocks = re.findall(rf"```{language}\n(.*?)```", README, re.S)
+def _blocks(language: str, page: str = "README.md") -> list[str]:
+    blocks = re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(), re.S)
     assert blocks
     return blocks
 
@@ -58,53 +63,72 @@ def test_the_python_example_runs(demo: tuple[Path, str]) -> None:
     assert lines[1].startswith("meta ")
 
 
+def test_a_run_is_explored_as_shown(demo: tuple[Path, str]) -> None:
+    (code,) = _blocks("python", "docs/exploring.md")
+    ran = subprocess.run([sys.executable, "-c", code], cwd=demo[0], capture_output=True, text=True, timeout=250)
+    assert ran.returncode == 0, ran.stderr
+    assert "own_document" in ran.stdout
+
+
 def test_the_recipe_is_valid(tmp_path: Path) -> None:
     (recipe,) = _blocks("yaml")
     (tmp_path / "recipe.yaml").write_text(recipe)
     assert load_recipe(str(tmp_path / "recipe.yaml")).synthesis.num_samples == 32000
 
 
-def test_the_commands_run(demo: tuple[Path, str], tmp_path: Path) -> None:
-    """On the demo's recipe and folder, which stand for the reader's own."""
-    text = "".join(_blocks("sh")).replace("\\\n", " ")
-    commands = [shlex.split(line, comments=True) for line in text.splitlines()]
-    commands = [command for command in commands if command and command[0] == "nextlong" and command[1] != "demo"]
-    assert len(commands) >= 6
+def test_the_commands_run(
+    demo: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the demo's recipe and folder, which stand for the reader's own; what two pages show is run once."""
     recipe = (demo[0] / "demo" / "recipe.yaml").read_text()
     (tmp_path / "small").mkdir()
     for path in (tmp_path / "recipe.yaml", tmp_path / "small" / "recipe.yaml"):
         path.write_text(recipe.replace(str(demo[0] / "demo" / "work"), str(path.parent / "work")))
     os.symlink(demo[0] / "demo" / "work", tmp_path / "work")
+    monkeypatch.chdir(tmp_path)
     _make_inputs(demo[0] / "demo", tmp_path)
+    commands = _commands()
+    assert len(commands) >= 20
     for command in commands:
-        arguments = command[1:] + (
-            [] if command[1] in ("plan", "peek", "clean", "trace", "train") else ["--workers", "0"]
-        )
-        if command[1] == "train" and "--dry-run" not in command:
-            arguments += ["--dry-run"]
-        if command[1] == "compare":  # of so small a corpus
-            arguments += ["--synthesis.target_length_tokens", "2048", "--synthesis.num_samples", "3"]
-        ran = subprocess.run(
-            [sys.executable, "-m", "etl.cli", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=200
-        )
-        assert ran.returncode == 0, (command, ran.stderr)
-        assert command[1] != "compare" or len(re.findall(r"^\S+ +3  ", ran.stdout, re.M)) == 10, ran.stdout
+        status = main(_smaller(command))
+        shown = capsys.readouterr()
+        assert status == 0, (command, shown.err)
+        assert command[0] != "compare" or len(re.findall(r"^\S+ +3  ", shown.out, re.M)) == 10, shown.out
     assert (tmp_path / "work-2" / "7-packed" / "manifest.json").is_file()
 
 
+def _commands() -> list[list[str]]:
+    """The words of every call of nextlong, but for the demo, which has run."""
+    text = "".join(block for page in PAGES for block in _blocks("sh", page)).replace("\\\n", " ")
+    lines = dict.fromkeys(tuple(shlex.split(line, comments=True)) for line in text.splitlines())
+    return [list(words[1:]) for words in lines if words[:1] == ("nextlong",) and words[1] != "demo"]
+
+
+def _smaller(command: list[str]) -> list[str]:
+    """In this process; of a training its plan; of a comparison what so small a corpus can give."""
+    more = [] if command[0] in WITHOUT_WORKERS else ["--workers", "0"]
+    if command[0] == "train" and "--dry-run" not in command:
+        more += ["--dry-run"]
+    if command[0] == "compare":
+        more += ["--synthesis.target_length_tokens", "2048", "--synthesis.num_samples", "3"]
+        more += ["--embedding.max_tokens", "32"]
+    return command + more
+
+
 def _make_inputs(demo: Path, folder: Path) -> None:
-    """What the commands name: a tokenizer's folder, books, and sequences that somebody else packed."""
-    (folder / "llama").mkdir()
-    shutil.copy(demo / "tokenizer" / "tokenizer.json", folder / "llama")
-    (folder / "llama" / "tokenizer_config.json").write_text('{"eos_token": "<|endoftext|>"}')
+    """What the commands name: tokenizers' folders, books, token ids, chats, and sequences that somebody else packed."""
+    special = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
+    template = "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>\n{% endfor %}"
+    for name, extra in (("llama", {}), ("llama-instruct", {"chat_template": template})):
+        (folder / name).mkdir()
+        shutil.copy(demo / "tokenizer" / "tokenizer.json", folder / name)
+        (folder / name / "tokenizer_config.json").write_text(json.dumps(special | extra))
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 8}
     (folder / "llama" / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 16384} | sizes))
     (folder / "books").mkdir()
     shutil.copy(demo / "docstrings.parquet", folder / "books")
+    pq.write_table(pa.table({"input_ids": [list(range(300)), list(range(40))]}), folder / "tokens.parquet")
+    chat = [{"role": "user", "content": "How long?"}, {"role": "assistant", "content": "64K."}]
+    (folder / "chats.jsonl").write_text(json.dumps({"messages": chat}) + "\n")
     command = ["pack", "books/docstrings.parquet", "--tokenizer", "llama", "--length", "65536", "--fitting", "concat"]
-    subprocess.run(
-        [sys.executable, "-m", "etl.cli", *command, "--format", "mds", "--workers", "0", "--out", "prolong-64k"],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-    )
+    assert main([*command, "--format", "mds", "--workers", "0", "--out", "prolong-64k"]) == 0

@@ -135,11 +135,15 @@ class Optimizer:
     warmup_steps: int | None = None
     """None: warmup_ratio of the steps."""
     warmup_ratio: float = 0.1
+    """Share of the steps in which the learning rate rises, where warmup_steps is not given."""
     min_ratio: float = 0.1
     """Learning rate at the last step, as a share of the peak."""
     beta1: float = 0.9
+    """AdamW's decay of the mean of the gradients (Table 9)."""
     beta2: float = 0.95
+    """AdamW's decay of the mean of their squares (Table 9)."""
     epsilon: float = 1e-8
+    """Added to AdamW's denominator; PyTorch's default."""
     weight_decay: float = 0.1
     """Of matrices; vectors (norms, biases) have none."""
     clip: float = 1.0
