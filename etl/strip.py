@@ -50,7 +50,7 @@ def strip_html(title: str, spans: Sequence[Span], *, total_tokens: int, max_text
     boxes = "".join(_boxes(spans, total, max_text_chars))
     return (
         f'<form class="nextlong-strip" method="dialog" autocomplete="off" data-lm-suppress-shortcuts="true">{_STYLE}'
-        f'<p class="nl-title">{_text(title)}</p>{_legend(spans)}'
+        f'<p class="nl-title">{_text(title)}<button type="reset">close</button></p>{_legend(spans)}'
         f'<fieldset aria-label="segments, to scale"><i class="nl-ground"></i>{boxes}'
         f"{_scale(total)}</fieldset></form>"
     )
@@ -60,9 +60,11 @@ def _boxes(spans: Sequence[Span], total: int, max_text_chars: int) -> Iterator[s
     """For every segment a radio button, drawn as a box, and what is shown when it is hovered over or chosen."""
     is_odd, before = False, None
     for span in spans:
-        key = (span.role, span.doc_id if span.role == "document" else None)
-        is_odd = is_odd != (span.role != "document" or key != before)  # a document's chunks share a shade
-        before = key
+        if before is None or before.role != span.role:
+            is_odd = False
+        elif span.role != "document" or before.doc_id != span.doc_id:  # a document's chunks share a shade
+            is_odd = not is_odd
+        before = span
         facts = _facts(span)
         place = f"left:{100 * span.start / total:.3f}%;width:{100 * (span.end - span.start) / total:.3f}%"
         role = span.role if span.role in ROLES else "special"
@@ -99,12 +101,12 @@ def _legend(spans: Sequence[Span]) -> str:
         if here:
             share = sum(span.end - span.start for span in here) / total
             entries.append(f'<span><i class="nl-{role}"></i>{len(here):,} {name}, {share:.1%} of tokens</span>')
-    return f'<p class="nl-legend">{"".join(entries)}<button type="reset">close</button></p>'
+    return f'<p class="nl-legend">{"".join(entries)}</p>'
 
 
 def _scale(total: int) -> str:
-    ticks = "".join(f"<span>{total * quarter // 4:,}</span>" for quarter in range(4))
-    return f'<p class="nl-scale">{ticks}<span>{total:,} tokens</span></p>'
+    quarters = "".join(f'<span style="left:{25 * each}%">{total * each // 4:,}</span>' for each in (1, 2, 3))
+    return f'<p class="nl-scale">0{quarters}<span>{total:,} tokens</span></p>'
 
 
 def _text(text: str) -> str:
@@ -117,16 +119,17 @@ def _variables(colours: dict[str, str]) -> str:
 
 
 _STYLE = f"""<style>
-.nextlong-strip{{{_variables(LIGHT)}font:14px/1.45 system-ui,sans-serif;margin:0 0 1.5em;max-width:100%}}
+.nextlong-strip{{{_variables(LIGHT)}font:14px/1.45 system-ui,sans-serif;margin:0 0 1.5em;
+ container-type:inline-size}}
 @media(prefers-color-scheme:dark){{.nextlong-strip{{{_variables(DARK)}}}}}
 [data-jp-theme-light=true] .nextlong-strip,.vscode-light .nextlong-strip{{{_variables(LIGHT)}}}
 [data-jp-theme-light=false] .nextlong-strip,.vscode-dark .nextlong-strip{{{_variables(DARK)}}}
 .nextlong-strip p{{margin:0 0 6px;font:inherit}}
-.nextlong-strip .nl-title{{font-weight:600;overflow-wrap:anywhere}}
+.nextlong-strip .nl-title{{display:flex;gap:16px;align-items:start;font-weight:600;overflow-wrap:anywhere}}
 .nextlong-strip .nl-legend{{display:flex;flex-wrap:wrap;gap:2px 16px;font-size:13px}}
 .nextlong-strip .nl-legend i{{display:inline-block;width:11px;height:11px;margin-right:6px}}
 .nextlong-strip button{{font:inherit;color:inherit;background:none;border:1px solid;border-radius:3px;padding:0 8px;
- margin-left:auto;opacity:.75;visibility:hidden;cursor:pointer}}
+ margin-left:auto;opacity:.75;visibility:hidden;cursor:pointer;white-space:nowrap;flex:none}}
 .nextlong-strip:has(input:checked) button{{visibility:visible}}
 .nextlong-strip fieldset{{position:relative;border:0;margin:0;padding:84px 0 0;min-width:0}}
 .nextlong-strip .nl-ground{{position:absolute;top:0;left:0;right:0;height:36px;background:rgba(128,128,128,.14)}}
@@ -137,8 +140,9 @@ _STYLE = f"""<style>
 .nextlong-strip input.nl-odd{{opacity:.78}}
 .nextlong-strip input:hover,.nextlong-strip input:checked,.nextlong-strip input:focus-visible{{opacity:1;z-index:1;
  outline:2px solid currentColor;outline-offset:1px}}
-.nextlong-strip .nl-scale{{position:absolute;top:38px;left:0;right:0;display:flex;justify-content:space-between;
- font-size:12px;opacity:.75;font-variant-numeric:tabular-nums}}
+.nextlong-strip .nl-scale{{position:absolute;top:38px;left:0;right:0;font-size:12px;opacity:.75}}
+.nextlong-strip .nl-scale span{{position:absolute;transform:translateX(-50%)}}
+.nextlong-strip .nl-scale span:last-child{{right:0;transform:none}}
 .nextlong-strip fieldset b{{position:absolute;top:58px;left:0;right:0;display:none;font-weight:400;font-size:13px;
  white-space:nowrap;overflow:hidden;text-overflow:ellipsis}}
 .nextlong-strip input:checked+div b,.nextlong-strip input:hover+div b{{display:block}}
@@ -146,5 +150,8 @@ _STYLE = f"""<style>
 .nextlong-strip fieldset div p{{display:none}}
 .nextlong-strip input:checked+div p{{display:block;white-space:pre-wrap;overflow-wrap:anywhere;max-height:16em;
  overflow:auto;padding:8px 12px;margin:0;background:rgba(128,128,128,.12);font:13px/1.5 ui-monospace,monospace}}
+@container(max-width:620px){{.nextlong-strip fieldset{{padding-top:104px}}
+ .nextlong-strip fieldset b{{white-space:normal;overflow-wrap:anywhere;max-height:40px}}
+ .nextlong-strip .nl-scale span:not(:last-child):not([style*=":50"]){{display:none}}}}
 .nextlong-strip em{{opacity:.75;font-family:system-ui,sans-serif}}
 </style>"""
