@@ -124,7 +124,7 @@ _STYLE = f"""<style>
 @media(prefers-color-scheme:dark){{.nextlong-strip{{{_variables(DARK)}}}}}
 [data-jp-theme-light=true] .nextlong-strip,.vscode-light .nextlong-strip{{{_variables(LIGHT)}}}
 [data-jp-theme-light=false] .nextlong-strip,.vscode-dark .nextlong-strip{{{_variables(DARK)}}}
-.nextlong-strip p{{margin:0 0 6px;font:inherit}}
+.nextlong-strip p{{margin:0 0 6px;max-width:none;font:inherit}}
 .nextlong-strip .nl-title{{display:flex;gap:16px;align-items:start;font-weight:600;overflow-wrap:anywhere}}
 .nextlong-strip .nl-legend{{display:flex;flex-wrap:wrap;gap:2px 16px;font-size:13px}}
 .nextlong-strip .nl-legend i{{display:inline-block;width:11px;height:11px;margin-right:6px}}

@@ -96,7 +96,9 @@ def _by_rank(facts: Facts) -> list[Chart]:
     is_bm25 = facts.setting("mining", "retrieval") == "bm25"
     what = "BM25 score" if is_bm25 else "cosine similarity"
     told = f"Mean {what} of negatives to their meta-chunk, by their rank among its candidates; 0 is the nearest."
-    draw = partial(bars_figure, means, x_title="rank", y_title=what, number_format=".1f" if is_bm25 else ".2f")
+    draw = partial(
+        bars_figure, means, x_title="rank", y_title=what, role="negative", number_format=".1f" if is_bm25 else ".2f"
+    )
     rows = [(rank, f"{mean:.3f}") for rank, mean in means.items()]
     return [Chart(HARDNESS, "Similarity by rank", told, draw, ("rank", what), rows)]
 
@@ -106,7 +108,8 @@ def _reuse(facts: Facts) -> list[Chart]:
     if not reuse:
         return []
     told = "Chunks by the number of long documents that they are inserted in; chunks that serve in none are not shown."
-    draw = partial(bars_figure, reuse, x_title="uses", y_title="chunks", number_format=",d")
+    role = "negative" if facts.setting("synthesis", "strategy") == "nextlong" else "document"
+    draw = partial(bars_figure, reuse, x_title="uses", y_title="chunks", role=role, number_format=",d")
     rows = [(uses, f"{number:,}") for uses, number in reuse.items()]
     return [Chart(HARDNESS, "Reuse of inserted chunks", told, draw, ("uses", "chunks"), rows)]
 

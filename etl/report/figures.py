@@ -21,33 +21,45 @@ class Palette(NamedTuple):
     ink: str
     faint: str
     grid: str
-    kept: str
-    dropped: str
-    bar: str
+    roles: Mapping[str, str]
+    """Colours of the strip, by role."""
+
+    @property
+    def kept(self) -> str:
+        """What is kept."""
+        return self.roles["meta"]
+
+    @property
+    def dropped(self) -> str:
+        """What is dropped, for whatever reason: nothing to be alarmed at."""
+        return self.roles["special"]
 
 
-LIGHT = Palette("#1d232b", "#5d6672", "#e3e6ea", strip.LIGHT["meta"], strip.LIGHT["negative"], strip.LIGHT["meta"])
-DARK = Palette("#e7eaee", "#9aa4b0", "#2d343d", strip.DARK["meta"], strip.DARK["negative"], strip.DARK["meta"])
+LIGHT = Palette("#1d232b", "#5d6672", "#e3e6ea", strip.LIGHT)
+DARK = Palette("#e7eaee", "#9aa4b0", "#2d343d", strip.DARK)
 _NODE_PIXELS = 13
-_GAP = 0.13
-_COLUMN_PIXELS = 62
+_GAP_PIXELS = 26
+_MARGIN = 14
 _NO_MORE_BINS = 30
+_OPACITY = 0.9
 
 
 def flow_figure(flow: Flow, palette: Palette = LIGHT) -> go.Figure:
     """A Sankey of a flow: what is kept runs along the top, what is dropped ends below, with its reason."""
     steps = [step for step in flow.steps[:-1] if step.dropped] + flow.steps[-1:]
-    nodes, links = _sankey(flow.read_as, steps)
+    plot_height = 140 + 34 * max(len(step.dropped) for step in steps)
+    nodes, links = _sankey(flow.read_as, steps, plot_height)
     colours = [palette.kept if node.is_kept else palette.dropped for node in nodes]
     sankey = go.Sankey(
         arrangement="fixed",
         node={
-            "label": [f"{escape(node.label)}<br>{node.number:,}" for node in nodes],
+            "label": [f"{escape(node.label)}  {node.number:,}" for node in nodes],
+            "align": "left",
             "x": [_inside(node.x) for node in nodes],
             "y": [_inside(node.y) for node in nodes],
             "color": colours,
             "thickness": _NODE_PIXELS,
-            "pad": 8,
+            "pad": _GAP_PIXELS,
             "line": {"width": 0},
             "hovertemplate": "%{label}<extra></extra>",
         },
@@ -60,9 +72,8 @@ def flow_figure(flow: Flow, palette: Palette = LIGHT) -> go.Figure:
         },
         valueformat=",d",
     )
-    most = max(1 + sum(node.column == column for node in nodes) for column in range(len(steps) + 1))
-    figure = _figure(sankey, palette, height=90 + _COLUMN_PIXELS * most)
-    return figure.update_layout(margin={"l": 4, "r": 4, "t": 12, "b": 16})
+    figure = _figure(sankey, palette, height=plot_height + 2 * _MARGIN)
+    return figure.update_layout(margin={"l": 2, "r": 2, "t": _MARGIN, "b": _MARGIN})
 
 
 def bars_figure(
@@ -72,31 +83,32 @@ def bars_figure(
     x_title: str,
     y_title: str,
     number_format: str = ",.3~f",
+    role: str = "meta",
 ) -> go.Figure:
-    """Upright bars by name, each with its number on it."""
+    """Upright bars by name, each with its number on it, in the colour of a role of the strip."""
     bar = go.Bar(
         x=[escape(name) for name in numbers],
         y=list(numbers.values()),
-        marker={"color": palette.bar},
+        marker={"color": palette.roles[role], "opacity": _OPACITY},
         texttemplate="%{y:" + number_format + "}",
         textposition="outside",
         cliponaxis=False,
         hovertemplate="%{x}: %{y:" + number_format + "}<extra></extra>",
     )
     figure = _figure(bar, palette)
-    figure.update_xaxes(title=x_title, type="category", tickangle=0 if len(numbers) < 8 else -45)
-    return figure.update_yaxes(title=y_title, rangemode="tozero", showgrid=True)
+    figure.update_xaxes(title_text=x_title, type="category", tickangle=0 if len(numbers) < 8 else -45)
+    return figure.update_yaxes(title_text=y_title, rangemode="tozero", showgrid=True)
 
 
 def rows_figure(
-    numbers: Mapping[str, float], palette: Palette = LIGHT, *, x_title: str, number_format: str
+    numbers: Mapping[str, float], palette: Palette = LIGHT, *, x_title: str, number_format: str, role: str = "special"
 ) -> go.Figure:
     """Lying bars by name, the first on top, each with its number at its end."""
     bar = go.Bar(
         x=list(numbers.values()),
         y=[escape(name) for name in numbers],
         orientation="h",
-        marker={"color": palette.bar},
+        marker={"color": palette.roles[role], "opacity": _OPACITY},
         texttemplate="%{x:" + number_format + "}",
         textposition="outside",
         cliponaxis=False,
@@ -104,7 +116,7 @@ def rows_figure(
     )
     figure = _figure(bar, palette, height=110 + 26 * len(numbers))
     figure.update_xaxes(
-        title=x_title, rangemode="tozero", showgrid=True, range=[0, 1.18 * max(numbers.values(), default=1)]
+        title_text=x_title, rangemode="tozero", showgrid=True, range=[0, 1.18 * max(numbers.values(), default=1)]
     )
     return figure.update_yaxes(autorange="reversed", type="category")
 
@@ -121,22 +133,29 @@ def histogram(values: NDArray[np.float64]) -> Histogram:
     """Bins of one width; of one ratio where the largest value is far from the middle one."""
     values = values[np.isfinite(values)]
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+    most_bins = int(np.clip(2 * np.sqrt(len(values)), 8, _NO_MORE_BINS))
     is_logarithmic = len(values) > 0 and high > 8 * max(1.0, float(np.median(values)))
     is_whole = bool((values == np.round(values)).all())
     if is_logarithmic:
-        edges = np.geomspace(max(1.0, low), high * 1.0001, _NO_MORE_BINS + 1)
+        edges = np.geomspace(max(1.0, low), high * 1.0001, most_bins + 1)
         values = np.maximum(values, 1.0)
     elif is_whole:
-        step = max(1, int(np.ceil((high - low + 1) / _NO_MORE_BINS)))
+        step = max(1, int(np.ceil((high - low + 1) / most_bins)))
         edges = np.arange(low, high + 1 + step, step) - 0.5
     else:
-        edges = np.linspace(low, high if high > low else low + 1, _NO_MORE_BINS + 1)
+        edges = np.linspace(low, high if high > low else low + 1, most_bins + 1)
     counts, edges = np.histogram(values, edges)
     return Histogram(edges, counts, is_logarithmic)
 
 
 def histogram_figure(
-    values: NDArray[np.float64], palette: Palette = LIGHT, *, x_title: str, y_title: str, number_format: str = ",.0f"
+    values: NDArray[np.float64],
+    palette: Palette = LIGHT,
+    *,
+    x_title: str,
+    y_title: str,
+    number_format: str = ",.0f",
+    role: str = "meta",
 ) -> go.Figure:
     """The distribution of values, with its median marked; along a logarithmic axis where it is wide."""
     found = histogram(values)
@@ -145,15 +164,15 @@ def histogram_figure(
     bar = go.Bar(
         x=((edges[1:] + edges[:-1]) / 2).tolist(),
         y=found.counts.tolist(),
-        width=np.diff(edges).tolist(),
+        width=(0.94 * np.diff(edges)).tolist(),
         customdata=told,
-        marker={"color": palette.bar, "line": {"width": 0}},
+        marker={"color": palette.roles[role], "opacity": _OPACITY},
         hovertemplate="%{customdata}: %{y:,d}<extra></extra>",
     )
     figure = _figure(bar, palette)
     figure.update_layout(bargap=0)
-    figure.update_xaxes(title=x_title, tickformat=number_format)
-    figure.update_yaxes(title=y_title, rangemode="tozero", showgrid=True)
+    figure.update_xaxes(title_text=x_title, tickformat=number_format)
+    figure.update_yaxes(title_text=y_title, rangemode="tozero", showgrid=True)
     if found.is_logarithmic:
         ticks = np.arange(np.floor(edges[0]), np.ceil(edges[-1]) + 1)
         figure.update_xaxes(tickvals=ticks.tolist(), ticktext=[f"{10**tick:,.0f}" for tick in ticks])
@@ -162,7 +181,7 @@ def histogram_figure(
         place = np.log10(max(1.0, median)) if found.is_logarithmic else median
         figure.add_vline(
             x=place,
-            line={"color": palette.dropped, "width": 2},
+            line={"color": palette.ink, "width": 1.5, "dash": "dot"},
             annotation={"text": f"median {format(median, number_format)}", "font": {"color": palette.ink, "size": 12}},
             annotation_position="top",
         )
@@ -178,11 +197,12 @@ class _Node(NamedTuple):
     y: float
 
 
-def _sankey(read_as: str, steps: Sequence[Step]) -> tuple[list[_Node], list[tuple[int, int]]]:
+def _sankey(read_as: str, steps: Sequence[Step], plot_height: int) -> tuple[list[_Node], list[tuple[int, int]]]:
     """Nodes with their places, and (source, target) of the links."""
     total = max(1, steps[0].read)
     most = max(len(step.dropped) for step in steps)
-    room = 1 - _GAP * most
+    gap = _GAP_PIXELS / plot_height  # plotly gives the fullest column its gaps, and the values what is left
+    room = 1 - gap * most
     width = room * steps[0].read / total
     nodes = [_Node(read_as, steps[0].read, True, 0, 0.0, width / 2)]
     links, kept = [], 0
@@ -196,7 +216,7 @@ def _sankey(read_as: str, steps: Sequence[Step]) -> tuple[list[_Node], list[tupl
             nodes.append(_Node(label, number, is_kept, column, x, bottom + height / 2))
             links.append((source, len(nodes) - 1))
             kept = len(nodes) - 1 if is_kept else kept
-            bottom += height + _GAP
+            bottom += height + gap
     return nodes, links
 
 

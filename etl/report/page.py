@@ -22,7 +22,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inl
 
 def page(facts: Facts, charts: Sequence[Chart]) -> str:
     """The page as HTML. Whatever text of documents and folders is in it is escaped; its own policy forbids to load."""
-    title = f"{_text(facts.name)}: report"
+    title = f"{_text(facts.name)} - nextlong report"
     body = "".join(_body(facts, charts))
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
@@ -34,7 +34,7 @@ def page(facts: Facts, charts: Sequence[Chart]) -> str:
 
 
 def _body(facts: Facts, charts: Sequence[Chart]) -> Iterator[str]:
-    yield f"<h1>{_text(facts.name)}</h1>\n<p>{_text(method(facts))}</p>\n"
+    yield f"<h1>{_text(facts.name)} <small>nextlong report</small></h1>\n<p>{_text(method(facts))}</p>\n"
     if facts.missing:
         missing = ", ".join(facts.missing)
         yield f'<p class="missing">Not finished: {missing}. What these stages tell is missing here.</p>\n'
