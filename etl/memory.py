@@ -10,9 +10,10 @@ _measuring = 0
 
 
 class Peak:
-    """The highest mark of a block that has ended; bytes: None where the system does not tell (it is Linux that does)."""
+    """The highest mark of a block that has ended."""
 
     bytes: int | None = None
+    """None: the system does not tell, as all but Linux."""
 
 
 @contextlib.contextmanager
