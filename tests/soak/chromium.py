@@ -99,6 +99,8 @@ async def tab() -> AsyncIterator[Tab]:
                 yield Tab(connection)
             finally:
                 connection.close()
+                while await connection.read_message() is not None:
+                    pass
         finally:
             process.terminate()
             process.wait(timeout=_PATIENCE_SECONDS)
