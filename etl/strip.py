@@ -50,10 +50,15 @@ def strip_html(title: str, spans: Sequence[Span], *, total_tokens: int, max_text
     boxes = "".join(_boxes(spans, total, max_text_chars))
     return (
         f'<form class="nextlong-strip" method="dialog" autocomplete="off" data-lm-suppress-shortcuts="true">{_STYLE}'
-        f'<p class="nl-title">{_text(title)}<button type="reset">close</button></p>{_legend(spans)}'
+        f'<p class="nl-title">{html_text(title)}<button type="reset">close</button></p>{_legend(spans)}'
         f'<fieldset aria-label="segments, to scale"><i class="nl-ground"></i>{boxes}'
         f"{_scale(total)}</fieldset></form>"
     )
+
+
+def html_text(text: str) -> str:
+    """A text for HTML: escaped, and what no font draws replaced."""
+    return escape(_UNSEEN.sub("\ufffd", text))
 
 
 def _boxes(spans: Sequence[Span], total: int, max_text_chars: int) -> Iterator[str]:
@@ -78,10 +83,10 @@ def _facts(span: Span) -> str:
     tokens = f"tokens {span.start:,} to {span.end:,}"
     if span.role == "special":
         return f"special · {tokens}"
-    facts = [span.role, f"document {_text(span.source_id)}", f"chunk {span.chunk_index}"]
+    facts = [span.role]
     facts += [f"rank {span.rank}"] if span.rank >= 0 else []
     facts += [f"similarity {span.score:.3f}"] if span.score is not None and not isnan(span.score) else []
-    return " · ".join([*facts, tokens])
+    return " · ".join([*facts, tokens, f"chunk {span.chunk_index} of document {html_text(span.source_id)}"])
 
 
 def _excerpt(text: str | None, max_chars: int) -> str:
@@ -89,7 +94,7 @@ def _excerpt(text: str | None, max_chars: int) -> str:
         return ""
     left = len(text) - max_chars
     more = f"<em>... {left:,} more characters</em>" if left > 0 else ""
-    return f'<p dir="auto">{_text(text[:max_chars])}{more}</p>'
+    return f'<p dir="auto">{html_text(text[:max_chars])}{more}</p>'
 
 
 def _legend(spans: Sequence[Span]) -> str:
@@ -109,11 +114,6 @@ def _scale(total: int) -> str:
     return f'<p class="nl-scale">0{quarters}<span>{total:,} tokens</span></p>'
 
 
-def _text(text: str) -> str:
-    """A text for HTML: escaped, and what no font draws replaced."""
-    return escape(_UNSEEN.sub("\ufffd", text))
-
-
 def _variables(colours: dict[str, str]) -> str:
     return "".join(f"--nl-{role}:{colour};" for role, colour in colours.items())
 
@@ -128,7 +128,8 @@ _STYLE = f"""<style>
 .nextlong-strip .nl-title{{display:flex;gap:16px;align-items:start;font-weight:600;overflow-wrap:anywhere}}
 .nextlong-strip .nl-legend{{display:flex;flex-wrap:wrap;gap:2px 16px;font-size:13px}}
 .nextlong-strip .nl-legend i{{display:inline-block;width:11px;height:11px;margin-right:6px}}
-.nextlong-strip button{{font:inherit;color:inherit;background:none;border:1px solid;border-radius:3px;padding:0 8px;
+.nextlong-strip button{{font:inherit;font-weight:400;color:inherit;background:none;border:1px solid;padding:0 8px;
+ border-radius:3px;
  margin-left:auto;opacity:.75;visibility:hidden;cursor:pointer;white-space:nowrap;flex:none}}
 .nextlong-strip:has(input:checked) button{{visibility:visible}}
 .nextlong-strip fieldset{{position:relative;border:0;margin:0;padding:84px 0 0;min-width:0}}

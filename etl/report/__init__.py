@@ -27,7 +27,7 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     html = page.page(known, charts.charts(known))
     try:
         with written_aside(target) as aside:
-            aside.write_text(html, encoding="utf-8")
+            aside.write_text(html, encoding="utf-8", errors="replace")
     except PermissionError as error:
         raise UserError(f"--out {target} cannot be written ({error}). Give another file.") from error
     return target

@@ -71,7 +71,7 @@ def read_facts(work: Work) -> Facts:
         missing=[name for name in STAGES if name not in finished],
         recipe=recipe,
         recipe_yaml=recipe_yaml,
-        versions={name: text for manifest in finished.values() for name, text in manifest["versions"].items()},
+        versions={name: str(of) for each in finished.values() for name, of in each["versions"].items()},
         samples=samples,
         long_documents=draw_long_documents(work, recipe.get("tokenizer")) if "interleave" in finished else [],
     )

@@ -52,7 +52,7 @@ def _chunks(facts: Facts) -> Flow:
         left = steps[-1].kept
         steps.append(Step("interleave", "in long documents", left, used, _only(in_no_long_document=left - used)))
     told = "How much of the corpus is in the long documents; a chunk that serves in several counts once."
-    return Flow("Chunks", told, "chunks", steps)
+    return Flow("Chunks", told, "cut", steps)
 
 
 def _candidates(facts: Facts) -> Flow:

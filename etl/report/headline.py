@@ -54,8 +54,8 @@ def index_facts(facts: Facts) -> list[tuple[str, str]]:
         "dimensions": "dimensions",
         "nprobe": "lists searched (nprobe)",
         "rerank_ratio": "fetched for each wanted, then scored exactly",
-        "recall_before_reranking": "recall before that",
-        "recall": "recall against exact search",
+        "recall_before_reranking": "recall of the search alone",
+        "recall": "recall as mining searches, against exact search",
         "recall_top_k": "of so many neighbours",
         "recall_queries": "measured on queries",
     }

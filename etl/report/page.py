@@ -2,9 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from html import escape
 from importlib.resources import files
-from typing import Any
 
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
@@ -13,7 +11,7 @@ from etl.report.facts import Facts
 from etl.report.figures import DARK, LIGHT
 from etl.report.headline import headline, index_facts, method
 from etl.report.long_documents import RULE
-from etl.strip import strip_html
+from etl.strip import html_text, strip_html
 from etl.work import STAGES
 
 _CHARS_SHOWN = 400
@@ -22,7 +20,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inl
 
 def page(facts: Facts, charts: Sequence[Chart]) -> str:
     """The page as HTML. Whatever text of documents and folders is in it is escaped; its own policy forbids to load."""
-    title = f"{_text(facts.name)} - nextlong report"
+    title = f"{html_text(facts.name)} - nextlong report"
     body = "".join(_body(facts, charts))
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
@@ -34,11 +32,13 @@ def page(facts: Facts, charts: Sequence[Chart]) -> str:
 
 
 def _body(facts: Facts, charts: Sequence[Chart]) -> Iterator[str]:
-    yield f"<h1>{_text(facts.name)} <small>nextlong report</small></h1>\n<p>{_text(method(facts))}</p>\n"
+    yield f"<h1>{html_text(facts.name)} <small>nextlong report</small></h1>\n<p>{html_text(method(facts))}</p>\n"
     if facts.missing:
         missing = ", ".join(facts.missing)
         yield f'<p class="missing">Not finished: {missing}. What these stages tell is missing here.</p>\n'
-    tiles = "".join(f"<div><dd>{_text(number)}</dd><dt>{_text(what)}</dt></div>" for what, number in headline(facts))
+    tiles = "".join(
+        f"<div><dd>{html_text(number)}</dd><dt>{html_text(what)}</dt></div>" for what, number in headline(facts)
+    )
     yield f'<dl class="tiles">{tiles}</dl>\n'
     yield "<noscript><p>The figures need scripts; their numbers are in tables under them.</p></noscript>\n"
     for section in SECTIONS:
@@ -49,7 +49,7 @@ def _body(facts: Facts, charts: Sequence[Chart]) -> Iterator[str]:
     yield from _long_documents(facts)
     yield '<h2>All accounts</h2>\n<p class="told">Of every stage: read = kept + dropped by reason.</p>\n'
     yield _accounts(facts)
-    yield f"<h2>Recipe and versions</h2>\n<pre>{_text(facts.recipe_yaml)}</pre>\n"
+    yield f"<h2>Recipe and versions</h2>\n<pre>{html_text(facts.recipe_yaml)}</pre>\n"
     yield _table(("package", "version"), sorted(facts.versions.items()))
 
 
@@ -57,10 +57,10 @@ def _chart(chart: Chart) -> str:
     figures = {name: json.loads(chart.draw(colours).to_json()) for name, colours in (("light", LIGHT), ("dark", DARK))}
     data = json.dumps(figures, separators=(",", ":")).replace("<", "\\u003c")
     return (
-        f"<section{' class=wide' if chart.is_wide else ''}><h3>{_text(chart.title)}</h3>"
-        f'<p class="told">{_text(chart.told)}</p>'
+        f"<section{' class=wide' if chart.is_wide else ''}><h3>{html_text(chart.title)}</h3>"
+        f'<p class="told">{html_text(chart.told)}</p>'
         f'<div class="scroll"><script type="application/json">{data}</script>'
-        f'<div class="figure" role="img" aria-label="{_text(chart.title)}"></div></div>'
+        f'<div class="figure" role="img" aria-label="{html_text(chart.title)}"></div></div>'
         f"<details><summary>numbers</summary>{_table(chart.head, chart.rows)}</details></section>\n"
     )
 
@@ -101,22 +101,19 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     def row(tag: str, cells: Sequence[str]) -> str:
         return (
             "<tr>"
-            + "".join(f"<{tag}{_align(rows, place)}>{_text(cell)}</{tag}>" for place, cell in enumerate(cells))
+            + "".join(f"<{tag}{_align(rows, place)}>{html_text(cell)}</{tag}>" for place, cell in enumerate(cells))
             + "</tr>"
         )
 
+    size = ' class="many"' if len(head) > 3 else ""
     top = row("th", head) if any(head) else ""
-    return f'<div class="scroll"><table>{top}{"".join(row("td", cells) for cells in rows)}</table></div>'
+    return f'<div class="scroll"><table{size}>{top}{"".join(row("td", cells) for cells in rows)}</table></div>'
 
 
 def _align(rows: Sequence[Sequence[str]], place: int) -> str:
     cells = [cells[place] for cells in rows]
     is_numeric = all(not cell or cell[0].isdigit() for cell in cells) and place > 0
     return ' class="number"' if is_numeric and any(cells) else ""
-
-
-def _text(text: Any) -> str:
-    return escape(str(text))
 
 
 def _own(name: str) -> str:

@@ -16,9 +16,9 @@ from etl.work import Work
 from nextlong.hardness import SegmentColumns
 
 T = TypeVar("T")
-MOST_PARTS = 16
-ROWS_A_PART = 16_384
-LONG_DOCUMENTS_A_PART = 256
+MOST_PARTS = 32
+ROWS_A_PART = 8_192
+LONG_DOCUMENTS_A_PART = 128
 
 
 class Sample(NamedTuple):

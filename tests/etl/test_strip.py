@@ -24,9 +24,9 @@ def test_boxes_stand_where_their_tokens_do_and_are_as_wide():
 
 def test_a_segment_tells_document_chunk_rank_similarity_and_tokens():
     (box,) = Page(strip_html("title", [_span(end=9)], total_tokens=9)).all("input")
-    assert box["aria-label"] == "negative · document seven · chunk 2 · rank 3 · similarity 0.500 · tokens 0 to 9"
+    assert box["aria-label"] == "negative · rank 3 · similarity 0.500 · tokens 0 to 9 · chunk 2 of document seven"
     (box,) = Page(strip_html("title", [_span("meta", rank=-1, score=None)], total_tokens=10)).all("input")
-    assert box["aria-label"] == "meta · document seven · chunk 2 · tokens 0 to 10"
+    assert box["aria-label"] == "meta · tokens 0 to 10 · chunk 2 of document seven"
 
 
 def test_the_legend_counts_the_roles_that_are_there():
