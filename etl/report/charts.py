@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from etl.report.canvas import Palette
 from etl.report.facts import Facts
-from etl.report.figures import Palette, bars_figure, flow_figure, histogram_figure, rows_figure
+from etl.report.figures import bars_figure, histogram_figure, rows_figure
 from etl.report.flows import Flow, flows
 from etl.report.samples import Sample
+from etl.report.sankey import flow_figure
 from etl.work import STAGES
 
 

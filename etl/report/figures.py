@@ -1,79 +1,18 @@
-"""Numbers in, plotly figures out: in one font and few colours, for a light or a dark page."""
+"""Numbers in, plotly figures out: bars by name, and distributions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from etl import strip
-from etl.report.flows import Flow, Step
+from etl.report.canvas import LIGHT, Palette, canvas
 
-FONT = "system-ui, sans-serif"
-
-
-class Palette(NamedTuple):
-    """Colours of a page."""
-
-    ink: str
-    faint: str
-    grid: str
-    roles: Mapping[str, str]
-    """Colours of the strip, by role."""
-
-    @property
-    def kept(self) -> str:
-        """What is kept."""
-        return self.roles["meta"]
-
-    @property
-    def dropped(self) -> str:
-        """What is dropped, for whatever reason: nothing to be alarmed at."""
-        return self.roles["special"]
-
-
-LIGHT = Palette("#1d232b", "#5d6672", "#e3e6ea", strip.LIGHT)
-DARK = Palette("#e7eaee", "#9aa4b0", "#2d343d", strip.DARK)
-_NODE_PIXELS = 13
-_GAP_PIXELS = 26
-_MARGIN = 14
 _NO_MORE_BINS = 30
 _OPACITY = 0.9
-
-
-def flow_figure(flow: Flow, palette: Palette = LIGHT) -> go.Figure:
-    """A Sankey of a flow: what is kept runs along the top, what is dropped ends below, with its reason."""
-    steps = [step for step in flow.steps[:-1] if step.dropped] + flow.steps[-1:]
-    plot_height = 140 + 34 * max(len(step.dropped) for step in steps)
-    nodes, links = _sankey(flow.read_as, steps, plot_height)
-    colours = [palette.kept if node.is_kept else palette.dropped for node in nodes]
-    sankey = go.Sankey(
-        arrangement="fixed",
-        node={
-            "label": [f"{escape(node.label)}  {node.number:,}" for node in nodes],
-            "align": "left",
-            "x": [_inside(node.x) for node in nodes],
-            "y": [_inside(node.y) for node in nodes],
-            "color": colours,
-            "thickness": _NODE_PIXELS,
-            "pad": _GAP_PIXELS,
-            "line": {"width": 0},
-            "hovertemplate": "%{label}<extra></extra>",
-        },
-        link={
-            "source": [link[0] for link in links],
-            "target": [link[1] for link in links],
-            "value": [nodes[link[1]].number for link in links],
-            "color": [_faded(colours[link[1]]) for link in links],
-            "hovertemplate": "%{target.label}<extra></extra>",
-        },
-        valueformat=",d",
-    )
-    figure = _figure(sankey, palette, height=plot_height + 2 * _MARGIN)
-    return figure.update_layout(margin={"l": 2, "r": 2, "t": _MARGIN, "b": _MARGIN})
 
 
 def bars_figure(
@@ -95,7 +34,7 @@ def bars_figure(
         cliponaxis=False,
         hovertemplate="%{x}: %{y:" + number_format + "}<extra></extra>",
     )
-    figure = _figure(bar, palette)
+    figure = canvas(bar, palette)
     figure.update_xaxes(title_text=x_title, type="category", tickangle=0 if len(numbers) < 8 else -45)
     return figure.update_yaxes(title_text=y_title, rangemode="tozero", showgrid=True)
 
@@ -114,7 +53,7 @@ def rows_figure(
         cliponaxis=False,
         hovertemplate="%{y}: %{x:" + number_format + "}<extra></extra>",
     )
-    figure = _figure(bar, palette, height=110 + 26 * len(numbers))
+    figure = canvas(bar, palette, height=110 + 26 * len(numbers))
     figure.update_xaxes(
         title_text=x_title, rangemode="tozero", showgrid=True, range=[0, 1.18 * max(numbers.values(), default=1)]
     )
@@ -169,7 +108,7 @@ def histogram_figure(
         marker={"color": palette.roles[role], "opacity": _OPACITY},
         hovertemplate="%{customdata}: %{y:,d}<extra></extra>",
     )
-    figure = _figure(bar, palette)
+    figure = canvas(bar, palette)
     figure.update_layout(bargap=0)
     figure.update_xaxes(title_text=x_title, tickformat=number_format)
     figure.update_yaxes(title_text=y_title, rangemode="tozero", showgrid=True)
@@ -186,75 +125,3 @@ def histogram_figure(
             annotation_position="top",
         )
     return figure
-
-
-class _Node(NamedTuple):
-    label: str
-    number: int
-    is_kept: bool
-    column: int
-    x: float
-    y: float
-
-
-def _sankey(read_as: str, steps: Sequence[Step], plot_height: int) -> tuple[list[_Node], list[tuple[int, int]]]:
-    """Nodes with their places, and (source, target) of the links."""
-    total = max(1, steps[0].read)
-    most = max(len(step.dropped) for step in steps)
-    gap = _GAP_PIXELS / plot_height  # plotly gives the fullest column its gaps, and the values what is left
-    room = 1 - gap * most
-    width = room * steps[0].read / total
-    nodes = [_Node(read_as, steps[0].read, True, 0, 0.0, width / 2)]
-    links, kept = [], 0
-    for column, step in enumerate(steps, 1):
-        x, bottom = column / len(steps), 0.0
-        source = kept
-        parts = [(step.kept_as, step.kept, True)]
-        parts += [(reason.replace("_", " "), number, False) for reason, number in _largest_first(step.dropped)]
-        for label, number, is_kept in parts:
-            height = room * number / total
-            nodes.append(_Node(label, number, is_kept, column, x, bottom + height / 2))
-            links.append((source, len(nodes) - 1))
-            kept = len(nodes) - 1 if is_kept else kept
-            bottom += height + gap
-    return nodes, links
-
-
-def _largest_first(dropped: Mapping[str, int]) -> list[tuple[str, int]]:
-    return sorted(dropped.items(), key=lambda each: (-each[1], each[0]))
-
-
-def _inside(place: float) -> float:
-    """plotly takes a place of exactly 0 for none."""
-    return min(0.999, max(0.001, place))
-
-
-def _faded(colour: str) -> str:
-    red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.28)"
-
-
-def _figure(trace: Any, palette: Palette, *, height: int = 300) -> go.Figure:
-    """A figure of one trace on the page's own ground, with lines no stronger than they need be."""
-    figure = go.Figure(trace)
-    figure.update_layout(
-        template="none",
-        height=height,
-        font={"family": FONT, "size": 12, "color": palette.ink},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 8, "r": 16, "t": 28, "b": 8},
-        hoverlabel={"font": {"family": FONT}},
-        showlegend=False,
-        dragmode=False,
-    )
-    axis = {
-        "automargin": True,
-        "fixedrange": True,
-        "showgrid": False,
-        "zeroline": False,
-        "gridcolor": palette.grid,
-        "tickfont": {"color": palette.faint},
-        "title": {"font": {"color": palette.faint, "size": 12}, "standoff": 8},
-    }
-    return figure.update_xaxes(**axis).update_yaxes(**axis)

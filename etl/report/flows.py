@@ -35,7 +35,7 @@ class Flow(NamedTuple):
 def flows(facts: Facts) -> list[Flow]:
     """The flows of documents, chunks, candidates and tokens, as far as the finished stages tell them."""
     found = [_documents(facts), _chunks(facts), _candidates(facts), _tokens(facts)]
-    return [flow for flow in found if flow.steps]
+    return [flow for flow in found if flow.steps and flow.steps[0].read]
 
 
 def _documents(facts: Facts) -> Flow:

@@ -6,9 +6,9 @@ from importlib.resources import files
 
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
+from etl.report.canvas import DARK, LIGHT
 from etl.report.charts import SECTIONS, Chart
 from etl.report.facts import Facts
-from etl.report.figures import DARK, LIGHT
 from etl.report.headline import headline, index_facts, method
 from etl.report.long_documents import RULE
 from etl.strip import html_text, strip_html

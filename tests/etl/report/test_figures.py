@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from etl.report.figures import DARK, LIGHT, bars_figure, flow_figure, histogram, histogram_figure, rows_figure
+from etl.report.canvas import DARK, LIGHT
+from etl.report.figures import bars_figure, histogram, histogram_figure, rows_figure
 from etl.report.flows import Flow, Step
+from etl.report.sankey import flow_figure
 
 VALUES = {
     "none": [],
@@ -52,3 +54,12 @@ def test_a_dark_page_has_other_colours_and_the_same_numbers() -> None:
         assert light.data[0].marker.color != dark.data[0].marker.color
         assert light.layout.font.color != dark.layout.font.color
         assert list(light.data[0].y) == list(dark.data[0].y)
+
+
+def test_of_many_reasons_the_smallest_are_one_and_nothing_is_lost() -> None:
+    dropped = {f"contaminated by {'x' * 80} {place}": place for place in range(1, 31)}
+    flow = Flow("Documents", "", "read", [Step("read", "kept", 1000, 1000 - sum(dropped.values()), dropped)])
+    sankey = flow_figure(flow).data[0]
+    assert len(sankey.node.label) == 15
+    assert sum(sankey.link.value) == 1000
+    assert "18 other reasons  171" in sankey.node.label
