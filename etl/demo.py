@@ -75,6 +75,7 @@ def what_next(out: Path) -> str:
         f"  tokenizer        the tokenizer of the model that you train (a folder or a hub id)\n"
         f"  embedding.model  a stronger model with an ONNX file, such as Alibaba-NLP/gte-modernbert-base\n"
         f"then: nextlong run recipe.yaml        another look: nextlong peek {out}/work\n"
+        f"figures, on one page: nextlong report {out}/work    (pip install 'nextlong[report]' has plotly)\n"
         f"for a trainer: nextlong export {out}/work --format mds --out shards    (or parquet, arrow, megatron)"
     )
 

@@ -35,6 +35,8 @@ class Engine:
     def __init__(self, client: Any | None = None, *, progress: bool = False) -> None:
         self._client = client
         self._progress = progress
+        self.peak_memory_bytes = 0
+        """Of the process that took most for a part so far; whoever wants it of a stage sets it to 0 before."""
 
     @property
     def client(self) -> Any | None:
@@ -75,6 +77,8 @@ class Engine:
                     if outcome["error"].startswith(DISK_FULL):  # as it would be for all that follow
                         break
         _raise(doing, markers)
+        peaks = [each.get("peak_memory_bytes") or 0 for each in markers]
+        self.peak_memory_bytes = max([self.peak_memory_bytes, *peaks])
         return markers
 
     def _outcomes(

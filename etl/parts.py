@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from etl.memory import peak_memory
 from nextlong.accounting import Account
 from nextlong.errors import UserError
 from nextlong.folders import inside
@@ -67,14 +68,15 @@ def perform(part: Part) -> dict[str, Any]:
     """
     started = time.perf_counter()
     try:
-        marker = finished(part)
-        if marker is None or damaged(part.folder, marker["files"]):
-            marker = _run(part)
+        with peak_memory() as peak:
+            marker = finished(part)
+            if marker is None or damaged(part.folder, marker["files"]):
+                marker = _run(part)
     except UserError as error:
         return {"part": part.name, "error": str(error), "is_users": True}
     except Exception as error:
         return {"part": part.name, "error": describe(error), "is_users": False}
-    return marker | {"seconds": time.perf_counter() - started}
+    return marker | {"seconds": time.perf_counter() - started, "peak_memory_bytes": peak.bytes}
 
 
 def describe(error: BaseException) -> str:

@@ -90,17 +90,17 @@ def _run(job: Job, engine: Engine, only: str | None) -> dict[str, Any]:
         if missing:
             raise UserError(f"--only {stage} needs the stage '{missing[0]}', which is not finished: run it first.")
         manifest = job.work[stage].manifest()
-        seconds = summary["stages"].get(stage, {}).get("seconds", 0.0)
+        spent = _spent(summary, stage)
         if manifest is None:
-            started = time.perf_counter()
+            started, engine.peak_memory_bytes = time.perf_counter(), 0
             manifest = RUNS[stage](job, engine)
-            seconds = time.perf_counter() - started
-            log.info("%s: %s rows in %.1f s", stage, f"{manifest['rows']:,}", seconds)
+            spent = {"seconds": time.perf_counter() - started, "peak_memory_bytes": engine.peak_memory_bytes or None}
+            log.info("%s: %s rows in %.1f s", stage, f"{manifest['rows']:,}", spent["seconds"])
         else:
             log.info("%s: finished earlier", stage)
         for name in [*summary["stages"], stage]:  # interleave may have mined more
-            spent = seconds if name == stage else summary["stages"][name]["seconds"]
-            summary["stages"][name] = _summarize(job.work[name].manifest() or {}, spent)
+            of_name = spent if name == stage else _spent(summary, name)
+            summary["stages"][name] = _summarize(job.work[name].manifest() or {}, of_name)
         write_json(job.work.path / "summary.json", summary)
         num_quarantined = quarantine.write_file(job.work)
     if num_quarantined:
@@ -137,9 +137,16 @@ def _previous(job: Job) -> dict[str, Any]:
     return {"recipe": job.recipe.output, "stages": holds}
 
 
-def _summarize(manifest: dict[str, Any], seconds: float) -> dict[str, Any]:
+def _spent(summary: dict[str, Any], stage: str) -> dict[str, Any]:
+    """What a stage took by an earlier summary: nothing where it was taken from another folder."""
+    known = summary["stages"].get(stage, {})
+    return {"seconds": known.get("seconds", 0.0), "peak_memory_bytes": known.get("peak_memory_bytes")}
+
+
+def _summarize(manifest: dict[str, Any], spent: dict[str, Any]) -> dict[str, Any]:
     return {
-        "seconds": round(seconds, 3),
+        "seconds": round(spent["seconds"], 3),
+        "peak_memory_bytes": spent["peak_memory_bytes"],
         "parts": len(manifest["parts"]),
         "rows": manifest["rows"],
         "account": manifest["account"],
