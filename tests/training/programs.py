@@ -289,7 +289,8 @@ def _optimizer_watched(groups: list[dict[str, Any]], forgets_moments: bool) -> I
     trainer.make_adamw, trainer.checkpoint.load_state = kept, loaded  # type: ignore[assignment]
     yield
     trainer.make_adamw, trainer.checkpoint.load_state = make, load
-    groups += [{name: group[name] for name in ("betas", "eps", "weight_decay")} for group in made[0].param_groups]
+    names = ("betas", "eps", "weight_decay")
+    groups.extend({name: group[name] for name in names} for each in made for group in each.param_groups)
 
 
 @contextmanager
