@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from nextlong.sequences import Sequences
 from training.boundaries import IGNORED, collate
+from training.command import process_group
 from training.config import Model
 from training.model import build
 from training.parallel import make_ranks
-from training.command import process_group
 
 
 def token_losses(model: Path | str, sequences: Sequences) -> NDArray[np.float32]:
