@@ -44,7 +44,7 @@ def open_document(work: Work, identity: int | str) -> Document:
     for one that is not there, saying which are.
     """
     paths = [path for path, _ in finished(work, "read").tables()]
-    row = _row_by_doc_id(paths, identity) if isinstance(identity, int) else _row_by_source_id(paths, identity)
+    row = _row_by_source_id(paths, identity) if isinstance(identity, str) else _row_by_doc_id(paths, int(identity))
     if row is None:
         raise UserError(_not_there(work, paths, identity))
     named = {name: row[name] for name in ("doc_id", "source_id", "source", "text")}
@@ -83,7 +83,7 @@ def _not_there(work: Work, paths: list[Path], identity: int | str) -> str:
     sides = [side for path in (paths[0], paths[-1]) for side in bounds(path, "doc_id") or ()]
     whole = f"It has doc_ids from {min(sides)} to {max(sides)}" if sides else "It has none"
     left_out = "; what was empty or a copy was dropped, and leaves a gap (run.accounts says how many)"
-    if isinstance(identity, int):
+    if not isinstance(identity, str):
         return f"{work.path} has no document with doc_id {identity}. {whole}{left_out}."
     first = _first(pq.read_table(paths[0], columns=["source_id"]))
     example = f", such as {printable(first['source_id'])!r}" if first else ""

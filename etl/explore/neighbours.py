@@ -76,7 +76,7 @@ def embed(work: Work, recipe: Recipe, texts: Sequence[str]) -> Vectors:
 
 
 def _model_files(folder: Path, recipe: Recipe) -> list[Path]:
-    return [find_onnx(folder, recipe.embedding.file), folder / "tokenizer.json"]
+    return [find_onnx(folder, recipe.embedding.file), folder / "tokenizer.json", folder / "config.json"]
 
 
 def _chunk_ids(work: Work, stage: StageFolder, ids: NDArray[np.int64]) -> list[int]:
