@@ -4,6 +4,7 @@ Everything works without a cluster, with Dask's current scheduler or client, and
 """
 
 import os
+from collections.abc import Sequence
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -17,8 +18,10 @@ from numpy.typing import NDArray
 
 from etl.explore.accounts import account_frame, stage_html
 from etl.explore.document import Document, open_document
+from etl.explore.embeddings import lazy_embeddings
+from etl.explore.exporting import export_run
 from etl.explore.long_document import LongDocument, long_documents_over, open_long_document, sample_ids
-from etl.explore.neighbours import neighbours_of_text
+from etl.explore.neighbours import embed, neighbours_of_text
 from etl.explore.packed_row import PackedRow, open_packed_row
 from etl.explore.rules import judged_neighbours
 from etl.explore.segments import lazy_segments
@@ -30,6 +33,7 @@ from etl.search import open_index
 from etl.terminal import printable
 from etl.work import RECIPE_FILE, STAGES, Work
 from nextlong.errors import UserError
+from nextlong.indexing import Vectors
 from nextlong.searching import Index
 
 _MINED = {"quest": KEYWORDS, "knn": DOCUMENT_NEIGHBOURS, "iclm": DOCUMENT_NEIGHBOURS}
@@ -87,6 +91,11 @@ class Run:
     def chunks(self) -> dd.DataFrame:
         """The chunks (schemas.CHUNKS), lazily: chunk_id, doc_id, chunk_index, text, joiner, num_chars, num_tokens."""
         return lazy(finished(self._work, "chunk").tables(), CHUNKS)
+
+    @property
+    def embeddings(self) -> dd.DataFrame:
+        """The embeddings of chunks, lazily: chunk_id, embedding. `etl.schemas.vectors_of` makes an array of them."""
+        return lazy_embeddings(finished(self._work, "embed"))
 
     @property
     def negatives(self) -> dd.DataFrame:
@@ -159,9 +168,20 @@ class Run:
         """
         return neighbours_of_text(self._work, self.recipe, text, k)
 
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Vectors [n, d] of texts, by the run's own model; the first call loads it."""
+        return embed(self._work, self.recipe, list(texts))
+
     def judged_neighbours(self, chunk_id: int, k: int = 10) -> pd.DataFrame:
         """The neighbours of a chunk, itself among them, with a column verdict: candidate, or why it is none."""
         return judged_neighbours(self._work, self.recipe, chunk_id, k)
+
+    def export(self, out: str | os.PathLike[str], *, format: str = "arrow") -> Path:
+        """Write the packed sequences as shards for a trainer (arrow, parquet or mds), once; returns their folder.
+
+        As `nextlong export` does, in this process. Raises UserError for a folder that holds anything else.
+        """
+        return export_run(self.path, Path(out), format)
 
     def __repr__(self) -> str:
         missing = [name for name in STAGES if name not in self.finished]

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import dask.dataframe as dd
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from etl import frames, pipeline
@@ -26,6 +28,7 @@ log = logging.getLogger(__name__)
 
 _PLACES = 8  # of the corpus, from which documents are taken
 _VOCABULARY = 8192
+_DEMO = "demo/docstrings.parquet"
 _SCHEMA = pa.schema([("id", pa.string()), ("text", pa.large_string()), ("source", pa.string())])
 _SECTIONS: dict[str, Any] = {
     "chunking": Chunking,
@@ -71,11 +74,34 @@ class SmallCorpus:
         name = hashlib.sha256(resolved_yaml(recipe).encode()).hexdigest()[:12]
         return dataclasses.replace(recipe, output=str(self.path.parent / f"work-{name}"))
 
-    def run(self, engine: Engine | None = None, **sections: dict[str, Any]) -> Run:
-        """The finished run of such a recipe, in this process unless there is an engine; made once, then opened."""
+    def run(self, engine: Engine | None = None, *, reuse: Run | None = None, **sections: dict[str, Any]) -> Run:
+        """The finished run of such a recipe, in this process unless there is an engine; made once, then opened.
+
+        reuse: a run whose stages are taken over as far as they are the same.
+        """
         recipe = self.recipe(**sections)
-        pipeline.run(pipeline.start(recipe), engine or Engine())
+        pipeline.run(pipeline.start(recipe, reuse=reuse.path if reuse else None), engine or Engine())
         return Run(recipe.output)
+
+    def split(self, every: int = 5) -> tuple["SmallCorpus", "SmallCorpus"]:
+        """Two corpora without a common document: one to train on, and one with every fifth document, to hold out.
+
+        Raises UserError where one of them would have none.
+        """
+        table = pq.read_table(self.path)
+        is_held_out = np.arange(table.num_rows) % every == every - 1
+        if is_held_out.all() or not is_held_out.any():
+            raise UserError(f"every is {every}, but it must be from 2 to the number of documents, {table.num_rows}.")
+        parts = {f"train-{every}": ~is_held_out, f"held-out-{every}": is_held_out}
+        first, second = (self._part(name, table.filter(pa.array(mask))) for name, mask in parts.items())
+        return first, second
+
+    def _part(self, name: str, table: pa.Table) -> "SmallCorpus":
+        path = self.path.parent / name / self.path.name
+        path.parent.mkdir(exist_ok=True)
+        write_table(path, table, rows_per_group=64)
+        num_chars = pc.sum(pc.utf8_length(table["text"])).as_py()
+        return dataclasses.replace(self, path=path, num_documents=table.num_rows, num_chars=num_chars)
 
     def __repr__(self) -> str:
         return (
@@ -86,7 +112,7 @@ class SmallCorpus:
 
 
 def small_corpus(
-    corpus: str | None,
+    corpus: str,
     *,
     folder: str | Path,
     documents: int = 200,
@@ -96,7 +122,8 @@ def small_corpus(
 ) -> SmallCorpus:
     """At most so many documents of a corpus (a file, folder, glob or URL, as input.path), from eight places of it.
 
-    corpus: None: the docstrings of installed packages. Of Parquet the columns `id` and `source` are used where they
+    corpus: what `nextlong demo` makes (demo/docstrings.parquet) need not be there: the docstrings of installed packages
+    are then read anew. Of Parquet the columns `id` and `source` are used where they
     are. tokenizer: None: one of 8,192 entries is trained on them; model: None: the demo's. Written into a folder inside
     `folder`, once. Raises UserError for a corpus that cannot be read, or has no such text.
     """
@@ -114,7 +141,7 @@ def small_corpus(
         if not Path(tokenizer).is_file():
             train_tokenizer(texts, Path(tokenizer), _VOCABULARY)
     return SmallCorpus(
-        origin=corpus or "docstrings",
+        origin=corpus,
         path=path,
         tokenizer=tokenizer,
         model=model or str(offline_model()),
@@ -123,9 +150,9 @@ def small_corpus(
     )
 
 
-def _write(corpus: str | None, path: Path, documents: int, text: str) -> None:
+def _write(corpus: str, path: Path, documents: int, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    if corpus is None:
+    if corpus.endswith(_DEMO) and not Path(corpus).exists():
         write_corpus(path, num_documents=documents, num_chars=None, seed=0)
         return
     settings = Input(path=corpus, text=text)
