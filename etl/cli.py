@@ -69,7 +69,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for add in (_add_demo, _add_run, _add_plan, _add_compare, _add_peek, _add_clean, *SHARD_VERBS, _add_train):
+    for add in (
+        _add_demo,
+        _add_run,
+        _add_plan,
+        _add_compare,
+        _add_peek,
+        _add_report,
+        _add_clean,
+        *SHARD_VERBS,
+        _add_train,
+    ):
         add(verbs)
     return parser
 
@@ -162,6 +172,14 @@ def _add_peek(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser.add_argument(
         "--near-duplicates", action="store_true", help="show what the near-duplicate thresholds drop, with examples"
     )
+
+
+def _add_report(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = add_verb(
+        verbs, "report", "write one HTML page about a work folder", "nextlong report work --out report.html", _report
+    )
+    parser.add_argument("work", metavar="WORK", type=Path, help="work folder, finished or not")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="(default: WORK/report.html)")
 
 
 def _add_clean(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -320,6 +338,13 @@ def _peek(options: argparse.Namespace, _: list[str]) -> int:
     return 0
 
 
+def _report(options: argparse.Namespace, _: list[str]) -> int:
+    from etl.report import write_report
+
+    show(f"{write_report(options.work, options.out)}: open it in a browser; it needs no network")
+    return 0
+
+
 def _clean(options: argparse.Namespace, _: list[str]) -> int:
     from etl.work import clean
 
@@ -385,7 +410,7 @@ def _failure(error: Exception, verb: str) -> str:
     logging.getLogger("etl").debug("failure", exc_info=error)
     if isinstance(error, StageFailed):
         return str(error)
-    if verb in ("peek", "clean", "verify", "trace"):
+    if verb in ("peek", "report", "clean", "verify", "trace"):
         return f"{describe(error)}. This is a defect; please report it."
     if verb == "train":
         trainer = sys.modules.get("training.trainer")  # it may have failed before that was imported
