@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from etl.explore.stages import bounds, finished, finished_names, part_with
+from etl.explore.stages import bounds, finished, finished_names, num_rows, part_with
 from etl.lookup import documents_of
 from etl.schemas import CHUNKS, to_frame
-from etl.show import first_words
+from etl.show import chunk_origins, first_words
 from etl.terminal import printable
 from etl.work import Work
 from nextlong.errors import UserError
@@ -49,6 +49,15 @@ def open_document(work: Work, identity: int | str) -> Document:
         raise UserError(_not_there(work, paths, identity))
     named = {name: row[name] for name in ("doc_id", "source_id", "source", "text")}
     return Document(**named, chunks=_chunks(work, row["doc_id"]))
+
+
+def chunk_at(work: Work, chunk_id: int) -> pd.Series:
+    """A chunk as a row: doc_id, source_id, chunk_index, text. Raises UserError for one that is not there."""
+    there = num_rows(finished(work, "chunk").tables())
+    if not 0 <= chunk_id < there:
+        raise UserError(f"{work.path} has no chunk {chunk_id}. It has {there:,}, numbered from 0.")
+    found = chunk_origins(work, [int(chunk_id)])[int(chunk_id)]
+    return pd.Series(found._asdict(), name=int(chunk_id))
 
 
 def _row_by_doc_id(paths: list[Path], doc_id: int) -> dict[str, Any] | None:

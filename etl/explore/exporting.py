@@ -17,9 +17,7 @@ _FORMATS: dict[str, Any] = {"arrow": Arrow, "parquet": Parquet, "mds": Mds}
 def export_run(work: Path, out: Path, name: str) -> Path:
     """Write a work folder's sequences of one length into `out`, once. Raises UserError as `nextlong export` does."""
     if name not in _FORMATS:
-        raise UserError(
-            f"format is {name!r}, but it must be one of {', '.join(_FORMATS)}. For others: nextlong export."
-        )
+        raise UserError(f"format is {name!r}, but it must be among {', '.join(_FORMATS)}; others: nextlong export.")
     target = out.expanduser().absolute()
     export(WorkSource.open(work), str(target), name, _FORMATS[name](), Engine())
     return target

@@ -1,4 +1,4 @@
-"""Frames and runs in, plotly figures out, for notebooks: the report's, and its colours, legible on light and dark pages.
+"""Frames and runs in, plotly figures out, for notebooks: in the report's colours, legible on light and dark pages.
 
 It needs the extra `notebook`.
 """

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from etl.explore.accounts import account_frame, stage_html
-from etl.explore.document import Document, open_document
+from etl.explore.document import Document, chunk_at, open_document
 from etl.explore.embeddings import lazy_embeddings
 from etl.explore.exporting import export_run
 from etl.explore.long_document import LongDocument, long_documents_over, open_long_document, sample_ids
@@ -160,6 +160,10 @@ class Run:
         By doc_id it reads one part; by source_id also that column of the parts before it.
         """
         return open_document(self._work, identity)
+
+    def chunk(self, chunk_id: int) -> pd.Series:
+        """One chunk, from the one part that holds it: doc_id, source_id, chunk_index, text."""
+        return chunk_at(self._work, chunk_id)
 
     def neighbours(self, text: str, k: int = 10) -> pd.DataFrame:
         """The chunks nearest to any text, by the run's own model and index (or its BM25), nearest first.

@@ -23,6 +23,7 @@ from etl.parts import write_table
 from etl.recipe import Recipe, resolved_yaml
 from nextlong.config import Chunking, Embedding, Indexing, Mining, Packing, Synthesis
 from nextlong.errors import UserError
+from nextlong.tokenizing import Tokenizer, resolve_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,16 @@ class SmallCorpus:
     def documents(self) -> dd.DataFrame:
         """The documents as a lazy Dask dataframe, as `etl.frames.read` gives them."""
         return frames.read(self.input)
+
+    @property
+    def tokenizer_file(self) -> Path:
+        """The tokenizer.json that `tokenizer` means."""
+        return resolve_tokenizer(self.tokenizer).absolute()
+
+    @property
+    def vocab_size(self) -> int:
+        """Entries of the tokenizer."""
+        return Tokenizer(self.tokenizer_file).vocab_size
 
     def recipe(self, **sections: dict[str, Any]) -> Recipe:
         """A recipe for them; sections by name: recipe(synthesis={"target_length_tokens": 4096}).
