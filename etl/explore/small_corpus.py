@@ -28,7 +28,7 @@ from nextlong.tokenizing import Tokenizer, resolve_tokenizer
 log = logging.getLogger(__name__)
 
 _PLACES = 8  # of the corpus, from which documents are taken
-_VOCABULARY = 8192
+_VOCABULARY = 4096
 _DEMO = "demo/docstrings.parquet"
 _SCHEMA = pa.schema([("id", pa.string()), ("text", pa.large_string()), ("source", pa.string())])
 _SECTIONS: dict[str, Any] = {
@@ -135,7 +135,7 @@ def small_corpus(
 
     corpus: what `nextlong demo` makes (demo/docstrings.parquet) need not be there: the docstrings of installed packages
     are then read anew. Of Parquet the columns `id` and `source` are used where they
-    are. tokenizer: None: one of 8,192 entries is trained on them; model: None: the demo's. Written into a folder inside
+    are. tokenizer: None: one of 4,096 entries is trained on them; model: None: the demo's. Written into a folder inside
     `folder`, once. Raises UserError for a corpus that cannot be read, or has no such text.
     """
     if documents < 1:
