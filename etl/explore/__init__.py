@@ -9,5 +9,6 @@ from etl.explore.long_document import LongDocument
 from etl.explore.packed_row import PackedRow
 from etl.explore.run import Run
 from etl.explore.small_corpus import SmallCorpus, small_corpus
+from etl.explore.tables import Preview
 
-__all__ = ["Document", "LongDocument", "PackedRow", "Run", "SmallCorpus", "small_corpus"]
+__all__ = ["Document", "LongDocument", "PackedRow", "Preview", "Run", "SmallCorpus", "small_corpus"]

@@ -1,14 +1,13 @@
 """Manifests of stages in, their accounts out: as a pandas frame, and as a table for a notebook."""
 
 from collections.abc import Iterator, Mapping
-from html import escape
 from typing import Any
 
 import pandas as pd
 
+from etl.explore.tables import html_table
+
 _COLUMNS = ["stage", "unit", "read", "kept", "reason", "dropped"]
-_NUMBER = 'style="text-align:right"'
-_TEXT = 'style="text-align:left"'
 
 
 def account_frame(manifests: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
@@ -28,10 +27,9 @@ def stage_html(manifests: Mapping[str, Mapping[str, Any]], summaries: Mapping[st
         seconds = summaries.get(stage, {}).get("seconds")
         head = ("", "") if stage == before else (stage, "" if seconds is None else f"{seconds:,.1f}")
         dropped = ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in count["dropped"].items())
-        rows.append(_row(*head, unit.replace("_", " "), f"{count['read']:,}", f"{count['kept']:,}", dropped or "-"))
+        rows.append((*head, unit.replace("_", " "), f"{count['read']:,}", f"{count['kept']:,}", dropped))
         before = stage
-    names = _row("stage", "seconds", "unit", "read", "kept", "dropped", tag="th")
-    return f"<table><thead>{names}</thead><tbody>{''.join(rows)}</tbody></table>"
+    return html_table(["stage", "seconds", "unit", "read", "kept", "dropped"], rows)
 
 
 def _counts(manifests: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
@@ -39,9 +37,3 @@ def _counts(manifests: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, s
         for unit, count in manifest["account"].items():
             if unit != "notes":
                 yield stage, unit, count
-
-
-def _row(*cells: str, tag: str = "td") -> str:
-    styles = [_TEXT, _NUMBER, _TEXT, _NUMBER, _NUMBER, _TEXT]
-    found = [f"<{tag} {style}>{escape(each)}</{tag}>" for each, style in zip(cells, styles, strict=True)]
-    return f"<tr>{''.join(found)}</tr>"

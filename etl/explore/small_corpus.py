@@ -18,9 +18,11 @@ from etl.docstrings import train_tokenizer, write_corpus
 from etl.engine import Engine
 from etl.explore.run import Run
 from etl.inputs import Input, list_files, plan_splits, read_tables
+from etl.job import prepare
 from etl.offline_model import offline_model
 from etl.parts import write_table
 from etl.recipe import Recipe, resolved_yaml
+from etl.work import is_work_folder
 from nextlong.config import Chunking, Embedding, Indexing, Mining, Packing, Synthesis
 from nextlong.errors import UserError
 from nextlong.tokenizing import Tokenizer, resolve_tokenizer
@@ -85,14 +87,16 @@ class SmallCorpus:
         name = hashlib.sha256(resolved_yaml(recipe).encode()).hexdigest()[:12]
         return dataclasses.replace(recipe, output=str(self.path.parent / f"work-{name}"))
 
-    def run(self, engine: Engine | None = None, *, reuse: Run | None = None, **sections: dict[str, Any]) -> Run:
+    def run(self, engine: Engine | None = None, **sections: dict[str, Any]) -> Run:
         """The finished run of such a recipe, in this process unless there is an engine; made once, then opened.
 
-        reuse: a run whose stages are taken over as far as they are the same.
+        Stages that an earlier run of these documents has are taken over from it: mostly the embeddings.
         """
-        recipe = self.recipe(**sections)
-        pipeline.run(pipeline.start(recipe, reuse=reuse.path if reuse else None), engine or Engine())
-        return Run(recipe.output)
+        job = prepare(self.recipe(**sections))
+        earlier = [path for path in sorted(self.path.parent.glob("work-*")) if path != job.work.path]
+        pipeline.claim(job, reuse=[path for path in earlier if is_work_folder(path)], remedy="Remove it.")
+        pipeline.run(job, engine or Engine())
+        return Run(job.work.path)
 
     def split(self, every: int = 5) -> tuple["SmallCorpus", "SmallCorpus"]:
         """Two corpora without a common document: one to train on, and one with every fifth document, to hold out.
