@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom on a small corpus, warn of nothing, show what they promise, and are kept bare."""
+"""The notebooks run from top to bottom on a small corpus, warn of nothing, show what they promise, are kept bare."""
 
 from pathlib import Path
 from typing import Any
