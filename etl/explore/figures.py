@@ -45,10 +45,12 @@ def bars(frame: pd.DataFrame, *, x: str, y: str, title: str, color: str | None =
 
 
 def lines(
-    frame: pd.DataFrame, *, x: str, y: str | list[str], title: str, color: str | None = None, log_x: bool = False
+    frame: pd.DataFrame, *, x: str, y: str | list[str], title: str, unit: str | None = None, log_x: bool = False
 ) -> go.Figure:
-    """A line through the rows, in their order; color: a column that tells lines apart; or several columns y."""
-    figure = px.line(frame, x=x, y=y, color=color, log_x=log_x, markers=True, color_discrete_sequence=_SERIES)
+    """A line through the rows, in their order, for each column y; unit: what these are, where there are several."""
+    figure = px.line(frame, x=x, y=y, log_x=log_x, markers=True, color_discrete_sequence=_SERIES)
+    if unit is not None:
+        figure.update_yaxes(title=unit)
     if log_x:
         values = sorted(frame[x].unique().tolist())
         figure.update_xaxes(tickvals=values, ticktext=[f"{each:,}" for each in values])
@@ -66,7 +68,7 @@ def similarities(vectors: Vectors, *, title: str) -> go.Figure:
 
 def _titled(figure: go.Figure, title: str) -> go.Figure:
     figure.update_layout(
-        title={"text": title, "font": {"size": 15}, "x": 0.01},
+        title={"text": title, "font": {"size": 15}, "x": 0.01, "y": 1, "yanchor": "top", "pad": {"t": 14}},
         height=max(340, figure.layout.height or 0),
         margin={"l": 60, "r": 24, "t": 56, "b": 48},
         font={"family": FONT, "size": 12, "color": _INK},

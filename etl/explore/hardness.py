@@ -60,7 +60,7 @@ def _facts(run: Run, rule: str) -> dict[str, Any]:
 def compare_runs(runs: dict[str, Run]) -> pd.DataFrame:
     """A row a run: its chunks and long documents, and of these mean similarity, distance of meta-chunks and uses."""
     rows = {name: _in_short(run.summary["stages"]) for name, run in runs.items()}
-    return pd.DataFrame.from_dict(rows, orient="index")
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("run").reset_index()
 
 
 def _in_short(stages: dict[str, Any]) -> dict[str, Any]:
