@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from etl.explore.stages import finished, num_rows, row_at
 from etl.show import chunk_origins
 from etl.strip import Span, strip_html
-from etl.terminal import printable
+from etl.terminal import printable, printable_lines
 from etl.work import StageFolder, Work
 from nextlong.errors import UserError
 
@@ -48,7 +48,8 @@ class LongDocument:
     def spans(self) -> list[Span]:
         """The segments, as the strip draws them."""
         rows = self.segments[list(Span._fields)].astype(object).where(lambda frame: frame.notna(), None)
-        return [Span(*row) for row in rows.itertuples(index=False)]
+        spans = [Span(*row) for row in rows.itertuples(index=False)]
+        return [each._replace(source_id=printable(each.source_id), text=_shown(each.text)) for each in spans]
 
     def __repr__(self) -> str:
         roles = Counter(self.segments["role"].tolist())
@@ -66,6 +67,11 @@ class LongDocument:
     @property
     def _title(self) -> str:
         return f"Long document {self.sample_id}: {printable(self.source_id)} ({printable(self.source)})"
+
+
+def _shown(text: str | None) -> str | None:
+    """What turns the direction of writing, or is not seen, becomes its escape."""
+    return None if text is None else printable_lines(text)
 
 
 _PLURALS = {"meta": "meta-chunks", "negative": "negatives", "repeat": "repeats", "document": "chunks of documents"}
