@@ -45,14 +45,21 @@ class EmbeddingRetriever(NamedTuple):
 
     def neighbours_of(self, ids: NDArray[np.int64], top_k: int) -> Neighbours:
         """As in `Retriever`."""
-        vectors = self.fetch_vectors(ids)
+        vectors, most = self.fetch_vectors(ids), num_proposals(top_k, self.rerank_ratio)
+        return self._nearest(vectors, top_k, self._merged(ids, most) if self.proposals else self.search(vectors, most))
+
+    def neighbours_of_vectors(self, vectors: Vectors, top_k: int) -> Neighbours:
+        """The nearest of vectors [n, d] that need not be indexed, as `neighbours_of` gives those of ids."""
+        return self._nearest(vectors, top_k, self.search(vectors, num_proposals(top_k, self.rerank_ratio)))
+
+    def _nearest(self, vectors: Vectors, top_k: int, proposed: Neighbours) -> Neighbours:
         most = num_proposals(top_k, self.rerank_ratio)
-        first = self._rescored(vectors, self._merged(ids, most) if self.proposals else self.search(vectors, most))
+        first = self._rescored(vectors, proposed)
         scores, found = first.scores[:, :top_k], first.ids[:, :top_k]
         rows = np.flatnonzero(_may_go_on(first, top_k, most))
         for factor in _WIDER:  # equals stand on both sides of the cut: ties are broken by id among all of them
             still = []
-            for some in np.array_split(rows, -(-len(rows) * factor // max(1, len(ids)))) if len(rows) else []:
+            for some in np.array_split(rows, -(-len(rows) * factor // max(1, len(vectors)))) if len(rows) else []:
                 wider = self._rescored(vectors[some], self.search(vectors[some], most * factor))
                 scores[some], found[some] = wider.scores[:, :top_k], wider.ids[:, :top_k]
                 still.append(some[_may_go_on(wider, top_k, most * factor)])

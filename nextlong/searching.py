@@ -49,9 +49,12 @@ class Index:
         return index
 
     def __repr__(self) -> str:
-        facts = self.facts
-        size = f"{facts['num_chunks']:,} chunks x {facts['dimensions']}"
-        return f"Index({facts['factory']}, {size}, {len(self._shards)} shards)"
+        facts, shards = self.facts, len(self._shards)
+        size = f"{facts['num_chunks']:,} vectors x {facts['dimensions']}, {shards} shard{'s' * (shards != 1)}"
+        if self.is_exact:
+            return f"Index({facts['factory']}, {size}, exact)"
+        measured = f"nprobe {facts['nprobe']}, recall {facts['recall']:.3f}" if "recall_queries" in facts else "untuned"
+        return f"Index({facts['factory']}, {size}, {measured})"
 
     def __len__(self) -> int:
         return int(sum(shard.ntotal for shard in self._shards))

@@ -1,0 +1,33 @@
+"""A tokenizer in, a model folder out that is small enough to train on a CPU in a minute; it has no weights yet."""
+
+import json
+import shutil
+from pathlib import Path
+
+from nextlong.tokenizing import Tokenizer
+
+
+def write_tiny_model(
+    folder: Path, tokenizer: Path, *, positions: int, hidden_size: int = 128, num_layers: int = 4
+) -> Path:
+    """Write config.json of a small Llama, and a copy of tokenizer.json, for model.from_scratch; returns the folder.
+
+    positions: tokens of the longest document. hidden_size: a multiple of 32, the width of an attention head.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "vocab_size": Tokenizer(tokenizer).vocab_size,
+        "hidden_size": hidden_size,
+        "intermediate_size": 3 * hidden_size,
+        "num_hidden_layers": num_layers,
+        "num_attention_heads": hidden_size // 32,
+        "num_key_value_heads": hidden_size // 64 or 1,
+        "max_position_embeddings": positions,
+        "rope_theta": 500000.0,
+        "tie_word_embeddings": True,
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=1))
+    shutil.copyfile(tokenizer, folder / "tokenizer.json")
+    return folder
