@@ -69,7 +69,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for add in (_add_demo, _add_run, _add_plan, _add_compare, _add_peek, _add_clean, *SHARD_VERBS, _add_train):
+    for add in (
+        _add_demo,
+        _add_run,
+        _add_plan,
+        _add_compare,
+        _add_status,
+        _add_peek,
+        _add_clean,
+        *SHARD_VERBS,
+        _add_train,
+    ):
         add(verbs)
     return parser
 
@@ -164,6 +174,18 @@ def _add_peek(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     )
 
 
+def _add_status(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = add_verb(
+        verbs,
+        "status",
+        "say where a run stands, from another shell: parts done, running, failed, and since when",
+        "nextlong status work",
+        _status,
+    )
+    parser.add_argument("work", type=Path, help="a work folder, or the run folder of a training")
+    parser.add_argument("--json", action="store_true", help="the same for programs")
+
+
 def _add_clean(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = add_verb(
         verbs,
@@ -216,7 +238,7 @@ def _demo(options: argparse.Namespace, _: list[str]) -> int:
     show(about)
     if options.workers:
         file_dask_log()
-    with local_engine(options.workers, progress=sys.stderr.isatty()) as engine:
+    with local_engine(options.workers) as engine:
         show(demo.run(recipe, engine))
     show(demo.what_next(options.out))
     return 0
@@ -320,6 +342,24 @@ def _peek(options: argparse.Namespace, _: list[str]) -> int:
     return 0
 
 
+def _status(options: argparse.Namespace, _: list[str]) -> int:
+    import dataclasses
+    import json
+
+    from etl.training_status import is_training_folder, training_line, training_status
+
+    if is_training_folder(options.work):
+        told = training_status(options.work)
+        show(json.dumps(told, indent=1) if options.json else training_line(told))
+        return 0
+    from etl.status import status_of
+    from etl.status_page import status_page
+
+    status = status_of(options.work)
+    show(json.dumps(dataclasses.asdict(status), indent=1) if options.json else status_page(status))
+    return 0
+
+
 def _clean(options: argparse.Namespace, _: list[str]) -> int:
     from etl.work import clean
 
@@ -385,7 +425,7 @@ def _failure(error: Exception, verb: str) -> str:
     logging.getLogger("etl").debug("failure", exc_info=error)
     if isinstance(error, StageFailed):
         return str(error)
-    if verb in ("peek", "clean", "verify", "trace"):
+    if verb in ("status", "peek", "clean", "verify", "trace"):
         return f"{describe(error)}. This is a defect; please report it."
     if verb == "train":
         trainer = sys.modules.get("training.trainer")  # it may have failed before that was imported

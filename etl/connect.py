@@ -36,7 +36,7 @@ _LOCAL_SETTINGS = _WORKER_SETTINGS | {
 
 
 @contextlib.contextmanager
-def local_engine(workers: int, *, progress: bool = False) -> Iterator[Engine]:
+def local_engine(workers: int, *, progress: bool | None = None) -> Iterator[Engine]:
     """An engine on `workers` local processes of one thread each; 0 runs everything in this process."""
     if workers == 0:
         yield Engine(progress=progress)
@@ -75,7 +75,7 @@ def _interrupts_ignored() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def scheduler_engine(address: str, *, progress: bool = False) -> Iterator[Engine]:
+def scheduler_engine(address: str, *, progress: bool | None = None) -> Iterator[Engine]:
     """An engine on a running Dask scheduler, whose workers see the same files under the same paths.
 
     TLS (tls://) is configured as in Dask itself: distributed.comm.tls in its configuration. Raises UserError when none
@@ -135,7 +135,7 @@ async def _kind_of_server(address: str) -> str:
 
 
 @contextlib.contextmanager
-def started_engine(cluster: Cluster, *, progress: bool = False) -> Iterator[Engine]:
+def started_engine(cluster: Cluster, *, progress: bool | None = None) -> Iterator[Engine]:
     """An engine on a cluster that is started for it and ended after it. Raises UserError when it does not start."""
     from distributed import Client
 

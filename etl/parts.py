@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from etl.running import told_as_running
 from nextlong.accounting import Account
 from nextlong.errors import UserError
 from nextlong.folders import inside
@@ -67,9 +68,10 @@ def perform(part: Part) -> dict[str, Any]:
     """
     started = time.perf_counter()
     try:
-        marker = finished(part)
-        if marker is None or damaged(part.folder, marker["files"]):
-            marker = _run(part)
+        with told_as_running(part.folder, part.name):
+            marker = finished(part)
+            if marker is None or damaged(part.folder, marker["files"]):
+                marker = _run(part)
     except UserError as error:
         return {"part": part.name, "error": str(error), "is_users": True}
     except Exception as error:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from etl import chunk, embed, index, interleave, mine, pack, quarantine, read, verify
+from etl import chunk, embed, index, interleave, journal, mine, pack, quarantine, read, verify
 from etl.engine import Engine
 from etl.job import Job, prepare
 from etl.lock import locked
@@ -73,7 +73,7 @@ def run(job: Job, engine: Engine, *, only: str | None = None) -> dict[str, Any]:
     What an earlier run left and this one reads is compared with its checksums first; what is damaged is made again.
     only: run this stage alone; those before it must be finished. Raises UserError while another run is at work there.
     """
-    with locked(job.work.path):
+    with locked(job.work.path), journal.kept(job.work.path) as notes, engine.noting(notes):
         if engine.client is not None:
             cluster = job.recipe.cluster
             wait_seconds = 60 * cluster.wait_minutes if cluster else 60

@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import os
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -46,14 +45,13 @@ def engine_of(
     """Where the command line says, else where the recipe says, else a worker a core."""
     from etl.connect import local_engine, scheduler_engine, started_engine
 
-    progress = sys.stderr.isatty()
     if options.workers != 0:
         file_dask_log()
     if options.scheduler:
-        return scheduler_engine(options.scheduler, progress=progress)
+        return scheduler_engine(options.scheduler)
     if options.workers is None and cluster is not None:
-        return started_engine(cluster, progress=progress)
-    return local_engine(cores() if options.workers is None else options.workers, progress=progress)
+        return started_engine(cluster)
+    return local_engine(cores() if options.workers is None else options.workers)
 
 
 def show(text: str) -> None:
