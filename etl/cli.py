@@ -14,7 +14,7 @@ from etl.logs import Console, file_dask_log, hush, log_to, log_with
 from etl.shards.verbs import SHARD_VERBS
 from etl.strategies import DEFAULT_STRATEGIES, STRATEGIES, check_names
 from etl.terminal import printable
-from etl.verb import add_verb, add_where, check_workers, cores, engine_of, show
+from etl.verb import add_verb, add_where, check_where, check_workers, cores, engine_of, show
 from nextlong import __version__
 from nextlong.errors import UserError
 from nextlong.recipes import joined
@@ -108,7 +108,7 @@ def _add_run(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser.add_argument(
         "recipe", metavar="RECIPE.yaml", nargs="?", help="any of its fields can be given as --section.key value"
     )
-    add_where(parser)
+    add_where(parser, can_report=True)
     parser.add_argument("--only", choices=STAGE_NAMES, metavar="STAGE", help=f"one stage: {', '.join(STAGE_NAMES)}")
     parser.add_argument("--dry-run", action="store_true", help="say what a run would take, as plan does")
     parser.add_argument("--reuse", type=Path, metavar="OLD", help="take unchanged stages from another work folder")
@@ -154,7 +154,7 @@ def _add_compare(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         help=f"among {', '.join(STRATEGIES)} (default: {', '.join(DEFAULT_STRATEGIES)})",
     )
     parser.add_argument("--out", type=Path, help="a work folder each goes here (default: the recipe's output-compare)")
-    add_where(parser)
+    add_where(parser, can_report=True)
 
 
 def _add_peek(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -253,7 +253,7 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
     RECIPES.check_fields(overrides)
     if options.recipe is None:
         raise UserError("run needs a RECIPE.yaml; 'nextlong demo' writes one to start from.")
-    check_workers(options.workers)
+    check_where(options)
     recipe = load_recipe(options.recipe, overrides)
     if options.dry_run:
         from etl.capacity.plan import plan_page
@@ -311,7 +311,7 @@ def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
 
     RECIPES.check_fields(overrides)
     check_names(options.strategies)
-    check_workers(options.workers)
+    check_where(options)
     from etl import compare
 
     recipe = load_recipe(options.recipe, overrides)

@@ -11,6 +11,7 @@ from typing import Any
 import dask
 
 from etl.cluster import DASHBOARD, Cluster, started
+from etl.dashboard import tell_address
 from etl.engine import Engine
 from nextlong.errors import UserError
 
@@ -52,6 +53,7 @@ def local_engine(workers: int, *, progress: bool | None = None) -> Iterator[Engi
             dashboard_address=DASHBOARD,
         )
     with cluster, Client(cluster) as client:
+        tell_address(client)
         yield Engine(client, progress=progress)
 
 
@@ -89,6 +91,7 @@ def scheduler_engine(address: str, *, progress: bool | None = None) -> Iterator[
     except Exception as error:  # whatever another server's answer leads to
         raise _no_answer(address, error) from error
     with client:
+        tell_address(client)
         yield Engine(client, progress=progress)
 
 
@@ -143,4 +146,6 @@ def started_engine(cluster: Cluster, *, progress: bool | None = None) -> Iterato
     with dask.config.set(settings), contextlib.ExitStack() as running:  # workers may come later, too
         with _interrupts_ignored():
             made = running.enter_context(started(cluster))
-        yield Engine(running.enter_context(Client(made)), progress=progress)
+        client = running.enter_context(Client(made))
+        tell_address(client)
+        yield Engine(client, progress=progress)

@@ -3,14 +3,14 @@
 import contextlib
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from typing import Any
-
-from tqdm.auto import tqdm
 
 from etl.journal import Journal
 
 _REFRESH_SECONDS = 1
+_MANY = 100_000  # from which on units are shown as 1.23M
 _SMOOTHING = 0.1  # parts end in bursts, as many at a time as there are workers
 
 
@@ -44,13 +44,14 @@ def shown(
 
     The bar has the rate and the time left, and moves on every second, even while no part ends for minutes.
     """
-    journal.note(doing=doing, unit=unit, total=total, initial=initial, **facts)
-    bar = tqdm(
+    if total:
+        journal.note(doing=doing, unit=unit, total=total, initial=initial, **facts)
+    bar = _tqdm()(
         total=total,
         initial=initial,
         desc=doing,
         unit=f" {unit}",
-        unit_scale=True,
+        unit_scale=total >= _MANY,
         smoothing=_SMOOTHING,
         dynamic_ncols=True,
         disable=not is_shown,
@@ -59,6 +60,14 @@ def shown(
     )
     with contextlib.closing(bar), _ticking(bar) if is_shown else contextlib.nullcontext():
         yield Progress(bar, journal)
+
+
+def _tqdm() -> Any:
+    """The class of bars for where this runs; a notebook without widgets gets plain text, and no warning of it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "IProgress not found")
+        from tqdm.auto import tqdm
+    return tqdm
 
 
 @contextlib.contextmanager

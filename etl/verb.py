@@ -3,7 +3,8 @@
 import argparse
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from etl.logs import file_dask_log
@@ -30,19 +31,42 @@ def add_verb(
     return parser
 
 
-def add_where(parser: argparse.ArgumentParser) -> None:
-    """Let a verb run on local workers or on a running scheduler."""
+def add_where(parser: argparse.ArgumentParser, *, can_report: bool = False) -> None:
+    """Let a verb run on local workers or on a running scheduler; can_report: and have Dask report on it."""
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
-        "--workers", type=int, help="local worker processes (default: the recipe's cluster, or one a core); 0: none"
+        "--workers",
+        type=int,
+        metavar="N",
+        help="local processes; 0: none (default: the recipe's cluster, or the cores)",
     )
-    where.add_argument("--scheduler", metavar="ADDRESS", help="a running Dask scheduler, such as tcp://host:8786")
+    where.add_argument("--scheduler", metavar="ADDRESS", help="a running Dask scheduler: tcp://host:8786")
+    if can_report:
+        parser.add_argument("--report-dask", type=Path, metavar="FILE", help="write Dask's performance report (HTML)")
 
 
-def engine_of(
-    options: argparse.Namespace, cluster: "Cluster | None" = None
-) -> "contextlib.AbstractContextManager[Engine]":
+def check_where(options: argparse.Namespace) -> None:
+    """Raise UserError for a place that cannot be, or a report that cannot be written, before any work."""
+    check_workers(options.workers)
+    if options.report_dask is not None:
+        from etl.dashboard import check_report
+
+        check_report(options.report_dask, has_workers=options.workers != 0)
+
+
+@contextlib.contextmanager
+def engine_of(options: argparse.Namespace, cluster: "Cluster | None" = None) -> "Iterator[Engine]":
     """Where the command line says, else where the recipe says, else a worker a core."""
+    report = getattr(options, "report_dask", None)
+    with _engine(options, cluster) as engine, contextlib.ExitStack() as stack:
+        if report is not None:
+            from etl.dashboard import reported
+
+            stack.enter_context(reported(engine.client, report))
+        yield engine
+
+
+def _engine(options: argparse.Namespace, cluster: "Cluster | None") -> "contextlib.AbstractContextManager[Engine]":
     from etl.connect import local_engine, scheduler_engine, started_engine
 
     if options.workers != 0:
