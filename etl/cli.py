@@ -8,12 +8,11 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from etl.arguments import Parser
 from etl.logs import Console, file_dask_log, hush, log_to, log_with
 from etl.shards.verbs import SHARD_VERBS
 from etl.strategies import DEFAULT_STRATEGIES, STRATEGIES, check_names
-from etl.terminal import printable
 from etl.verb import add_verb, add_where, check_where, check_workers, cores, engine_of, show
 from nextlong import __version__
 from nextlong.errors import UserError
@@ -24,11 +23,12 @@ _PLANNED = {
     "dimensions": ("embedding.dimensions", "length of an embedding"),
     "granularity": ("chunking.granularity_chars", "characters of a chunk"),
     "samples": ("synthesis.num_samples", "long documents"),
-    "target": ("synthesis.target_length_tokens", "their tokens, or several: [65536,524288]"),
+    "target": ("synthesis.target_length_tokens", "its tokens, or several: [65536,524288]"),
     "model": ("embedding.model", "folder or hub id"),
     "tokenizer": ("tokenizer", "tokenizer.json, its folder or a hub id"),
 }
 
+_METAVARS = {"model": "MODEL", "tokenizer": "TOKENIZER"}
 _PLAIN_FIELDS = ("--output", "--tokenizer")  # of a recipe; the others are --section.key
 
 _PATIENCE_SECONDS = 5  # in which a rank that fails with the others is ended by who started it
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     argv = joined(sys.argv[1:] if arguments is None else arguments, _PLAIN_FIELDS)
     options, rest = _parser().parse_known_args(argv)
     if rest and options.verb not in ("run", "plan", "compare", "train"):
-        _parser().error(f"unrecognized arguments: {' '.join(rest)} (see nextlong {options.verb} --help)")
+        options.parser.unknown(rest)
     log_with(Console())
     os.environ["PYTHONSAFEPATH"] = "1"  # so no worker imports a module of the current folder in place of Python's own
     try:
@@ -56,30 +56,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(1, _failure(error, options.verb))
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        super().error(printable(message))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="nextlong",
         description="Negative Document Extension: short documents become long-context training data.",
         epilog="Start with: nextlong demo",
     )
-    parser.add_argument("--version", action="version", version=__version__)
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for add in (
-        _add_demo,
-        _add_run,
-        _add_plan,
-        _add_compare,
-        _add_status,
-        _add_peek,
-        _add_clean,
-        *SHARD_VERBS,
-        _add_train,
-    ):
+    parser.add_argument("--version", action="version", version=__version__, help="show the version and exit")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", title="verbs", prog="nextlong")
+    of_runs = (_add_demo, _add_run, _add_plan, _add_compare, _add_status, _add_peek, _add_clean)
+    for add in (*of_runs, *SHARD_VERBS, _add_train, _add_completion):
         add(verbs)
     return parser
 
@@ -88,51 +74,55 @@ def _add_demo(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser = add_verb(
         verbs,
         "demo",
-        "run the whole chain on the documentation of installed packages and show a long document",
+        "the whole chain on docstrings of installed packages, in minutes",
         "nextlong demo --documents 500 --workers 2",
         _demo,
     )
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything it makes (default: demo)")
-    parser.add_argument("--documents", type=int, help="documents of the corpus (default: what 4,000 chunks need)")
-    parser.add_argument("--workers", type=int, default=cores(), help="worker processes (default: one a core)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo"), metavar="DIR", help="folder for everything it makes (default: demo)"
+    )
+    parser.add_argument("--documents", type=int, metavar="N", help="of the corpus (default: what 4,000 chunks need)")
+    parser.add_argument("--workers", type=int, metavar="N", default=cores(), help="processes (default: one a core)")
 
 
 def _add_run(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = add_verb(
         verbs,
         "run",
-        "run a recipe: read, chunk, embed, index, mine, interleave, pack; finished parts are not done again",
+        "run a recipe, or go on where it was interrupted",
         "nextlong run recipe.yaml --workers 2 --synthesis.seed 1",
         _run,
     )
     parser.add_argument(
-        "recipe", metavar="RECIPE.yaml", nargs="?", help="any of its fields can be given as --section.key value"
+        "recipe", metavar="RECIPE.yaml", nargs="?", help="a file or a packaged name; fields: --section.key value"
     )
     add_where(parser, can_report=True)
-    parser.add_argument("--only", choices=STAGE_NAMES, metavar="STAGE", help=f"one stage: {', '.join(STAGE_NAMES)}")
+    parser.add_argument(
+        "--only", choices=STAGE_NAMES, metavar="STAGE", help="read, chunk, embed, index, mine, interleave or pack"
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what a run would take, as plan does")
     parser.add_argument("--reuse", type=Path, metavar="OLD", help="take unchanged stages from another work folder")
-    parser.add_argument("--fields", action="store_true", help="list the fields of a recipe with their defaults")
+    parser.add_argument("--fields", action="store_true", help="list the fields of a recipe, with defaults")
 
 
 def _add_plan(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = add_verb(
         verbs,
         "plan",
-        "say what a run would take: chunks, disk, memory, hours of workers and GPUs, from a short measurement here",
-        "nextlong plan --chars 1.3e12 --dimensions 384 --target 131072 --samples 32000 --workers 64 --gpus 8",
+        "say what a run takes: disk, memory, hours of workers and GPUs",
+        "nextlong plan --chars 1.3e12 --target 131072 --workers 64 --gpus 8",
         _plan,
     )
     parser.add_argument(
-        "recipe", metavar="RECIPE.yaml", nargs="?", help="any of its fields can be given as --section.key value"
+        "recipe", metavar="RECIPE.yaml", nargs="?", help="a file or a packaged name; fields: --section.key value"
     )
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--chars", type=float, help="characters of the corpus (default: those of the recipe's input)")
-    size.add_argument("--chunks", type=float, help="its chunks, in place of --chars")
+    size.add_argument("--chars", type=float, metavar="N", help="characters of the corpus (default: the recipe's input)")
+    size.add_argument("--chunks", type=float, metavar="N", help="its chunks, in place of --chars")
     for name, (field, help_) in _PLANNED.items():
-        parser.add_argument(f"--{name}", dest=field, metavar=name.upper(), help=f"{help_} ({field})")
-    parser.add_argument("--workers", type=int, default=cores(), help="(default: one a core)")
-    parser.add_argument("--gpus", type=int, help="GPUs that embed, beside the workers (default: 1 if there is one)")
+        parser.add_argument(f"--{name}", dest=field, metavar=_METAVARS.get(name, "N"), help=help_)
+    parser.add_argument("--workers", type=int, metavar="N", default=cores(), help="(default: one a core)")
+    parser.add_argument("--gpus", type=int, metavar="N", help="that embed, beside workers (default: 1 if there is)")
     parser.add_argument("--rates", type=Path, metavar="FILE", help="of another machine, by its --write-rates")
     parser.add_argument("--write-rates", type=Path, metavar="FILE", help="keep what was measured here")
 
@@ -141,11 +131,11 @@ def _add_compare(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     parser = add_verb(
         verbs,
         "compare",
-        "make long documents of one corpus by several strategies, and show them in one table",
-        "nextlong compare recipe.yaml --strategies nextlong nextlong-random standard --out comparison",
+        "make long documents by several strategies, in one table",
+        "nextlong compare recipe.yaml --strategies nextlong standard --out both",
         _compare,
     )
-    parser.add_argument("recipe", metavar="RECIPE.yaml", help="any of its fields can be given as --section.key value")
+    parser.add_argument("recipe", metavar="RECIPE.yaml", help="a file or a packaged name; fields: --section.key value")
     parser.add_argument(
         "--strategies",
         nargs="+",
@@ -153,7 +143,7 @@ def _add_compare(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         default=list(DEFAULT_STRATEGIES),
         help=f"among {', '.join(STRATEGIES)} (default: {', '.join(DEFAULT_STRATEGIES)})",
     )
-    parser.add_argument("--out", type=Path, help="a work folder each goes here (default: the recipe's output-compare)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="new folder (default: the recipe's output-compare)")
     add_where(parser, can_report=True)
 
 
@@ -161,24 +151,20 @@ def _add_peek(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser = add_verb(
         verbs,
         "peek",
-        "show a long document of a work folder, and the table of its stages",
+        "show a long document of a work folder, and its stages",
         "nextlong peek work --sample 3",
         _peek,
     )
     parser.add_argument("work", type=Path, help="a work folder")
-    parser.add_argument(
-        "--sample", type=int, metavar="ID", help="sample_id of the long document (default: one with many meta-chunks)"
-    )
-    parser.add_argument(
-        "--near-duplicates", action="store_true", help="show what the near-duplicate thresholds drop, with examples"
-    )
+    parser.add_argument("--sample", type=int, metavar="ID", help="its sample_id (default: one with many meta-chunks)")
+    parser.add_argument("--near-duplicates", action="store_true", help="show what the thresholds drop, with examples")
 
 
 def _add_status(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = add_verb(
         verbs,
         "status",
-        "say where a run stands, from another shell: parts done, running, failed, and since when",
+        "say where a run stands: parts done, at work, failed, since when",
         "nextlong status work",
         _status,
     )
@@ -190,7 +176,7 @@ def _add_clean(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     parser = add_verb(
         verbs,
         "clean",
-        "delete what interrupted runs left in a work folder, or its stages from one on",
+        "delete what interrupted runs left, or stages from one on",
         "nextlong clean work --from mine",
         _clean,
     )
@@ -204,12 +190,12 @@ def _add_train(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     parser = add_verb(
         verbs,
         "train",
-        "train a model on packed folders; interrupted, the same command goes on from the last checkpoint",
-        "nextlong train tiny --model.path llama --data.folders '[shards]' --output trained",
+        "train a model on packed folders, or go on where it stopped",
+        "nextlong train tiny --model.path llama --data.folders [shards] --output out",
         _train,
     )
     parser.add_argument(
-        "recipe", metavar="RECIPE.yaml", nargs="?", help="any of its fields can be given as --section.key value"
+        "recipe", metavar="RECIPE.yaml", nargs="?", help="a file or a packaged name; fields: --section.key value"
     )
     parser.add_argument(
         "--ranks",
@@ -220,12 +206,23 @@ def _add_train(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     )
     parser.add_argument("--dry-run", action="store_true", help="say what memory and time it takes on so many ranks")
     parser.add_argument(
-        "--length", type=int, metavar="TOKENS", help="of a sequence, for --dry-run without data (default: the folders')"
+        "--length", type=int, metavar="TOKENS", help="for --dry-run without data (default: the folders')"
     )
     parser.add_argument(
-        "--mfu", type=float, default=0.4, help="share of a GPU's peak that --dry-run assumes (default: 0.4)"
+        "--mfu", type=float, metavar="SHARE", default=0.4, help="of a GPU's peak, for --dry-run (default: 0.4)"
     )
-    parser.add_argument("--fields", action="store_true", help="list the fields of a recipe with their defaults")
+    parser.add_argument("--fields", action="store_true", help="list the fields of a recipe, with defaults")
+
+
+def _add_completion(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = add_verb(
+        verbs,
+        "completion",
+        "print what completes this command in a shell, fields included",
+        "nextlong completion bash > ~/.local/share/bash-completion/completions/nextlong",
+        _completion,
+    )
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"))
 
 
 def _demo(options: argparse.Namespace, _: list[str]) -> int:
@@ -250,7 +247,7 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.fields:
         RECIPES.parser().print_help()
         return 0
-    RECIPES.check_fields(overrides)
+    RECIPES.check_fields(overrides, options.parser.option_names())
     if options.recipe is None:
         raise UserError("run needs a RECIPE.yaml; 'nextlong demo' writes one to start from.")
     check_where(options)
@@ -278,7 +275,7 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
 def _plan(options: argparse.Namespace, overrides: list[str]) -> int:
     from etl.recipe import RECIPES, load_recipe
 
-    RECIPES.check_fields(overrides)
+    RECIPES.check_fields(overrides, options.parser.option_names())
     check_workers(options.workers)
     for name in ("chars", "chunks", "gpus"):
         value, least = getattr(options, name), int(name != "gpus")
@@ -309,7 +306,7 @@ def _plan(options: argparse.Namespace, overrides: list[str]) -> int:
 def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
     from etl.recipe import RECIPES, load_recipe
 
-    RECIPES.check_fields(overrides)
+    RECIPES.check_fields(overrides, options.parser.option_names())
     check_names(options.strategies)
     check_where(options)
     from etl import compare
@@ -374,7 +371,7 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.fields:
         RECIPES.parser().print_help()
         return 0
-    RECIPES.check_fields(overrides)
+    RECIPES.check_fields(overrides, options.parser.option_names())
     if options.recipe is None:
         raise UserError(f"train needs a RECIPE.yaml; these come with the package: {', '.join(RECIPES.packaged())}.")
     if options.ranks is not None and options.ranks < 1:
@@ -408,6 +405,13 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
         made = command.train(recipe, progress=sys.stderr.isatty())
         if rank == 0:
             show(f"{made}: the trained model, for transformers, vLLM and lm-eval")
+    return 0
+
+
+def _completion(options: argparse.Namespace, _: list[str]) -> int:
+    from etl.completion import script
+
+    show(script(_parser(), options.shell))
     return 0
 
 

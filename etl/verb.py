@@ -25,9 +25,9 @@ def add_verb(
 ) -> argparse.ArgumentParser:
     """Declare a verb that `call(options, rest)` does, returning its exit status."""
     parser: argparse.ArgumentParser = verbs.add_parser(
-        name, help=help_, description=help_, epilog=f"Example: {example}", allow_abbrev=False
+        name, help=help_, description=help_, epilog=f"Example: {example}"
     )
-    parser.set_defaults(call=call)
+    parser.set_defaults(call=call, parser=parser)
     return parser
 
 
@@ -38,7 +38,7 @@ def add_where(parser: argparse.ArgumentParser, *, can_report: bool = False) -> N
         "--workers",
         type=int,
         metavar="N",
-        help="local processes; 0: none (default: the recipe's cluster, or the cores)",
+        help="local processes, 0 for none (default: one a core)",
     )
     where.add_argument("--scheduler", metavar="ADDRESS", help="a running Dask scheduler: tcp://host:8786")
     if can_report:
