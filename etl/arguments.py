@@ -3,7 +3,7 @@
 import argparse
 import shutil
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from etl.terminal import printable
@@ -11,13 +11,14 @@ from nextlong.spelling import did_you_mean
 
 _WIDEST = 100
 _HELP_COLUMN = 25
+_NUMBERS: dict[Any, str] = {int: "a whole number", float: "a number"}
 
 
 class Parser(argparse.ArgumentParser):
     """A parser of a verb, or of them all."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, formatter_class=_Help, allow_abbrev=False, add_help=False, **options)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=_Help, allow_abbrev=False, add_help=False, **options)
         self._optionals = self._positionals  # one list, two lines shorter
         self._positionals.title = "arguments"
         self.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
@@ -27,13 +28,13 @@ class Parser(argparse.ArgumentParser):
         end = "" if message.endswith(("?", ".")) else "."
         self.exit(2, printable(f"nextlong: {message}{end} See {self.prog} --help.") + "\n")
 
-    def unknown(self, words: Iterable[str]) -> NoReturn:
+    def unknown(self, words: Sequence[str]) -> NoReturn:
         """The same, for words that are no options here."""
-        first = next((word for word in words if word.startswith("-")), None)
-        if first is None:
-            self.error(f"unrecognized arguments: {' '.join(words)}")
-        name = first.partition("=")[0]
-        self.error(f"{name} is no option of it.{did_you_mean(name, self.option_names())}")
+        name = next((word.partition("=")[0] for word in words if word.startswith("-")), None)
+        if name is None:
+            self.error(f"{words[0]} is one argument too many.")
+        meant = did_you_mean(name.lstrip("-"), [option.lstrip("-") for option in self.option_names()], "--")
+        self.error(f"{name} is no option of {self.prog}.{meant}")
 
     def option_names(self) -> list[str]:
         """Such as --workers."""
@@ -43,7 +44,18 @@ class Parser(argparse.ArgumentParser):
         try:
             super()._check_value(action, value)
         except argparse.ArgumentError as error:
-            error.message += f".{did_you_mean(str(value), map(str, action.choices or ()))}"
+            meant = did_you_mean(str(value), map(str, action.choices or ()))
+            if isinstance(action, argparse._SubParsersAction):
+                self.error(f"there is no verb '{value}'.{meant}")
+            error.message += f".{meant}"
+            raise
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        try:
+            return super()._get_value(action, arg_string)
+        except argparse.ArgumentError as error:
+            if action.type in _NUMBERS:
+                error.message = f"{arg_string!r} is not {_NUMBERS[action.type]}"
             raise
 
 

@@ -13,7 +13,7 @@ from etl.arguments import Parser
 from etl.logs import Console, file_dask_log, hush, log_to, log_with
 from etl.shards.verbs import SHARD_VERBS
 from etl.strategies import DEFAULT_STRATEGIES, STRATEGIES, check_names
-from etl.verb import add_verb, add_where, check_where, check_workers, cores, engine_of, show
+from etl.verb import add_verb, add_where, check_where, check_workers, cores, engine_of, readers_may_leave, show
 from nextlong import __version__
 from nextlong.errors import UserError
 from nextlong.recipes import joined
@@ -39,10 +39,10 @@ STAGE_NAMES = ("read", "chunk", "embed", "index", "mine", "interleave", "pack")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb. 0; 2 for a user's mistake, in one sentence; 1 for a failure, with how to go on; 130 for Ctrl-C."""
     argv = joined(sys.argv[1:] if arguments is None else arguments, _PLAIN_FIELDS)
-    options, rest = _parser().parse_known_args(argv)
-    if rest and options.verb not in ("run", "plan", "compare", "train"):
-        options.parser.unknown(rest)
+    with readers_may_leave():
+        options, rest = _parsed(argv)
     log_with(Console())
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its retries are no news: the sentence at their end is
     os.environ["PYTHONSAFEPATH"] = "1"  # so no worker imports a module of the current folder in place of Python's own
     try:
         status: int = options.call(options, rest)
@@ -56,8 +56,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(1, _failure(error, options.verb))
 
 
-def _parser() -> Parser:
-    parser = Parser(
+def _parsed(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The options, and what is left for the fields of a recipe. Ends where it is help that is wanted, or a mistake."""
+    parser = _parser()
+    if not argv:
+        parser.print_help()
+        parser.exit(2)
+    options, rest = parser.parse_known_args(argv)
+    if rest and options.verb not in ("run", "plan", "compare", "train"):
+        options.parser.unknown(rest)
+    return options, rest
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = Parser(
         prog="nextlong",
         description="Negative Document Extension: short documents become long-context training data.",
         epilog="Start with: nextlong demo",
@@ -191,7 +203,7 @@ def _add_train(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         verbs,
         "train",
         "train a model on packed folders, or go on where it stopped",
-        "nextlong train tiny --model.path llama --data.folders [shards] --output out",
+        "nextlong train tiny --model.path llama --data.folders '[shards]' --output out",
         _train,
     )
     parser.add_argument(
@@ -245,7 +257,8 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
     from etl.recipe import RECIPES, load_recipe
 
     if options.fields:
-        RECIPES.parser().print_help()
+        with readers_may_leave():
+            RECIPES.parser().print_help()
         return 0
     RECIPES.check_fields(overrides, options.parser.option_names())
     if options.recipe is None:
@@ -369,7 +382,8 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
     from training.recipe import RECIPES
 
     if options.fields:
-        RECIPES.parser().print_help()
+        with readers_may_leave():
+            RECIPES.parser().print_help()
         return 0
     RECIPES.check_fields(overrides, options.parser.option_names())
     if options.recipe is None:
@@ -424,13 +438,14 @@ def _shown(override: str) -> str:
 def _failure(error: Exception, verb: str) -> str:
     """What a failure means for the user; the log file has the traceback."""
     from etl.engine import StageFailed
-    from etl.parts import describe
+    from etl.parts import DISK_FULL, describe
 
     logging.getLogger("etl").debug("failure", exc_info=error)
     if isinstance(error, StageFailed):
         return str(error)
     if verb in ("status", "peek", "clean", "verify", "trace"):
-        return f"{describe(error)}. This is a defect; please report it."
+        what = describe(error)
+        return f"{what}." if what.startswith(DISK_FULL) else f"{what}. This is a defect; please report it."
     if verb == "train":
         trainer = sys.modules.get("training.trainer")  # it may have failed before that was imported
         if trainer is not None and isinstance(error, trainer.DivergedError):

@@ -232,7 +232,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """The dict in a JSON file; None where there is no such file or it holds no JSON, or another kind of it."""
     try:
         data = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError, RecursionError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
     return data if isinstance(data, dict) else None
 

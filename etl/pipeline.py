@@ -8,6 +8,7 @@ from typing import Any
 
 from etl import chunk, embed, index, interleave, journal, mine, pack, quarantine, read, verify
 from etl.engine import Engine
+from etl.inputs import check_columns
 from etl.job import Job, prepare
 from etl.lock import locked
 from etl.parts import read_json, write_json
@@ -41,6 +42,8 @@ def start(recipe: Recipe, *, reuse: Path | None = None, command: str = "nextlong
     when the folder is another recipe's. Raises UserError for that, and for what is missing.
     """
     job = prepare(recipe)
+    if job.work["read"].manifest() is None:
+        check_columns(recipe.input, job.files)
     path = job.work.path
     remedy = f"To keep both and reuse the stages that still hold, run: {command} --output {path}-2 --reuse {path}"
     claim(job, reuse=[reuse] if reuse else [], remedy=remedy)

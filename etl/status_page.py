@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 
-from etl.status import StageStatus, Status
+from etl.status import Pass, StageStatus, Status
 
 _SHOWN_RUNNING = 8
 _SHOWN_FAILED = 5
@@ -29,9 +29,8 @@ def _head(status: Status, now: float) -> Iterator[str]:
     since = f", since {_moment(status.since, now)}" if status.since is not None else ""
     if status.holder is not None:
         yield f"{status.folder}: a run is at work, {status.holder}{since}"
-        current = next((stage.now for stage in status.stages if stage.state == "running" and stage.now), None)
-        if status.doing is not None or current is not None:
-            yield f"now: {status.doing or (current.doing if current else '')}"
+        if status.doing is not None:
+            yield f"now: {status.doing}"
         return
     if all(stage.state == "finished" for stage in status.stages):
         yield f"{status.folder}: finished. Look: nextlong peek {status.folder}"
@@ -70,18 +69,20 @@ def _time(stage: StageStatus, now: float) -> str:
 
 
 def _running(stage: StageStatus, now: float) -> Iterator[str]:
-    current = stage.now
-    if stage.state == "running" and current is not None:
-        rate = f", {_number(current.units_per_second)} a second" if current.units_per_second else ""
+    if stage.state == "running" and stage.now is not None:
         yield ""
-        yield (
-            f"{stage.stage}: {current.doing}, {current.units_done:,} of {current.units:,} {current.unit}s{rate}, "
-            f"since {_moment(current.since, now)}"
-        )
+        yield _now(stage.stage, stage.now, now)
     for part in stage.running[:_SHOWN_RUNNING]:
         yield f"  {part.part} runs since {_moment(part.since, now)}, process {part.process} on {part.host}"
     if len(stage.running) > _SHOWN_RUNNING:
         yield f"  and {len(stage.running) - _SHOWN_RUNNING:,} more"
+
+
+def _now(stage: str, current: Pass, now: float) -> str:
+    name = stage if current.doing == stage else f"{stage}, {current.doing}"
+    rate = f", {_number(current.units_per_second)} a second" if current.units_per_second else ""
+    amount = f"{current.units_done:,} of {current.units:,} {current.unit}s"
+    return f"{name}: {amount}{rate}, since {_moment(current.since, now)}"
 
 
 def _failed(stage: StageStatus) -> Iterator[str]:

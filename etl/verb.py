@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,7 +81,20 @@ def _engine(options: argparse.Namespace, cluster: "Cluster | None") -> "contextl
 
 def show(text: str) -> None:
     """Print what a verb gives, whatever text of documents, names or other people's folders is in it."""
-    print(printable_lines(text))
+    with readers_may_leave():
+        print(printable_lines(text))
+
+
+@contextlib.contextmanager
+def readers_may_leave() -> Iterator[None]:
+    """What the block prints is printed when it ends; where nobody reads on, as after `| head`, it goes nowhere."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def cores() -> int:

@@ -110,13 +110,14 @@ class Recipes(Generic[R]):
         """
         fields = self.fields()
         for word in overrides:
-            name = word.partition("=")[0].rstrip("+").removeprefix("--")
-            if not word.startswith("--"):
+            given = word.partition("=")[0]
+            name = given.rstrip("+").removeprefix("--")
+            if not word.startswith("-"):
                 raise UserError(f"{word} is one argument too many: one recipe, then options and --section.key value.")
             if name not in self.names and not any(f"{name}.".startswith(f"{field}.") for field in fields):
                 meant = did_you_mean(name, [*fields, *(option.removeprefix("--") for option in options)], "--")
                 lists = f" {self.command} --fields lists the fields."
-                raise UserError(f"--{name} is no option and no field of a recipe.{meant or lists}")
+                raise UserError(f"{given} is no option and no field of a recipe.{meant or lists}")
 
     def _find(self, path: str) -> Path:
         packaged = self.packaged()

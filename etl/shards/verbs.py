@@ -215,6 +215,8 @@ def _export(options: argparse.Namespace, _: list[str]) -> int:
 
     if is_work_folder(options.work):
         return _write(WorkSource.open(options.work, tokenizer=options.tokenizer, length_tokens=options.length), options)
+    if not options.work.is_dir():
+        raise UserError(f"{options.work} is no folder. Give a work folder, or what export, pack, convert or mix made.")
     if options.length is not None or options.tokenizer is not None:
         raise UserError(f"--length and --tokenizer are options for a work folder; {options.work} states its own.")
     folder = PackedFolder.open(options.work)
