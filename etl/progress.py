@@ -10,6 +10,7 @@ from typing import Any
 from etl.journal import Journal
 
 _REFRESH_SECONDS = 1
+_FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
 _MANY = 100_000  # from which on units are shown as 1.23M
 _SMOOTHING = 0.1  # parts end in bursts, as many at a time as there are workers
 
@@ -51,6 +52,7 @@ def shown(
         initial=initial,
         desc=doing,
         unit=f" {unit}",
+        bar_format=_FORMAT,
         unit_scale=total >= _MANY,
         smoothing=_SMOOTHING,
         dynamic_ncols=True,
