@@ -8,13 +8,12 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from etl.arguments import Parser
 from etl.logs import Console, file_dask_log, hush, log_to, log_with
 from etl.shards.verbs import SHARD_VERBS
 from etl.strategies import DEFAULT_STRATEGIES, STRATEGIES, check_names
-from etl.terminal import printable
-from etl.verb import add_verb, add_where, check_workers, cores, engine_of, show
+from etl.verb import add_verb, add_where, check_where, check_workers, cores, engine_of, readers_may_leave, show
 from nextlong import __version__
 from nextlong.errors import UserError
 from nextlong.recipes import joined
@@ -24,11 +23,12 @@ _PLANNED = {
     "dimensions": ("embedding.dimensions", "length of an embedding"),
     "granularity": ("chunking.granularity_chars", "characters of a chunk"),
     "samples": ("synthesis.num_samples", "long documents"),
-    "target": ("synthesis.target_length_tokens", "their tokens, or several: [65536,524288]"),
+    "target": ("synthesis.target_length_tokens", "its tokens, or several: [65536,524288]"),
     "model": ("embedding.model", "folder or hub id"),
     "tokenizer": ("tokenizer", "tokenizer.json, its folder or a hub id"),
 }
 
+_METAVARS = {"model": "MODEL", "tokenizer": "TOKENIZER"}
 _PLAIN_FIELDS = ("--output", "--tokenizer")  # of a recipe; the others are --section.key
 
 _PATIENCE_SECONDS = 20  # in which a rank that fails with the others is ended by who started it
@@ -39,10 +39,10 @@ STAGE_NAMES = ("read", "chunk", "embed", "index", "mine", "interleave", "pack")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb. 0; 2 for a user's mistake, in one sentence; 1 for a failure, with how to go on; 130 for Ctrl-C."""
     argv = joined(sys.argv[1:] if arguments is None else arguments, _PLAIN_FIELDS)
-    options, rest = _parser().parse_known_args(argv)
-    if rest and options.verb not in ("run", "plan", "compare", "train"):
-        _parser().error(f"unrecognized arguments: {' '.join(rest)} (see nextlong {options.verb} --help)")
+    with readers_may_leave():
+        options, rest = _parsed(argv)
     log_with(Console())
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its retries are no news: the sentence at their end is
     os.environ["PYTHONSAFEPATH"] = "1"  # so no worker imports a module of the current folder in place of Python's own
     try:
         status: int = options.call(options, rest)
@@ -56,30 +56,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(1, _failure(error, options.verb))
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        super().error(printable(message))
+def _parsed(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The options, and what is left for the fields of a recipe. Ends where it is help that is wanted, or a mistake."""
+    parser = _parser()
+    if not argv:
+        parser.print_help()
+        parser.exit(2)
+    options, rest = parser.parse_known_args(argv)
+    if rest and options.verb not in ("run", "plan", "compare", "train"):
+        options.parser.unknown(rest)
+    return options, rest
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = _Parser(
+    parser: argparse.ArgumentParser = Parser(
         prog="nextlong",
         description="Negative Document Extension: short documents become long-context training data.",
         epilog="Start with: nextlong demo",
     )
-    parser.add_argument("--version", action="version", version=__version__)
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for add in (
-        _add_demo,
-        _add_run,
-        _add_plan,
-        _add_compare,
-        _add_peek,
-        _add_report,
-        _add_clean,
-        *SHARD_VERBS,
-        _add_train,
-    ):
+    parser.add_argument("--version", action="version", version=__version__, help="show the version and exit")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", title="verbs", prog="nextlong")
+    of_runs = (_add_demo, _add_run, _add_plan, _add_compare, _add_status, _add_peek, _add_report, _add_clean)
+    for add in (*of_runs, *SHARD_VERBS, _add_train, _add_completion):
         add(verbs)
     return parser
 
@@ -88,51 +86,55 @@ def _add_demo(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser = add_verb(
         verbs,
         "demo",
-        "run the whole chain on the documentation of installed packages and show a long document",
+        "the whole chain on docstrings of installed packages, in minutes",
         "nextlong demo --documents 500 --workers 2",
         _demo,
     )
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything it makes (default: demo)")
-    parser.add_argument("--documents", type=int, help="documents of the corpus (default: what 4,000 chunks need)")
-    parser.add_argument("--workers", type=int, default=cores(), help="worker processes (default: one a core)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo"), metavar="DIR", help="folder for everything it makes (default: demo)"
+    )
+    parser.add_argument("--documents", type=int, metavar="N", help="of the corpus (default: what 4,000 chunks need)")
+    parser.add_argument("--workers", type=int, metavar="N", default=cores(), help="processes (default: one a core)")
 
 
 def _add_run(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = add_verb(
         verbs,
         "run",
-        "run a recipe: read, chunk, embed, index, mine, interleave, pack; finished parts are not done again",
+        "run a recipe, or go on where it was interrupted",
         "nextlong run recipe.yaml --workers 2 --synthesis.seed 1",
         _run,
     )
     parser.add_argument(
-        "recipe", metavar="RECIPE.yaml", nargs="?", help="any of its fields can be given as --section.key value"
+        "recipe", metavar="RECIPE.yaml", nargs="?", help="a file or a packaged name; fields: --section.key value"
     )
-    add_where(parser)
-    parser.add_argument("--only", choices=STAGE_NAMES, metavar="STAGE", help=f"one stage: {', '.join(STAGE_NAMES)}")
+    add_where(parser, can_report=True)
+    parser.add_argument(
+        "--only", choices=STAGE_NAMES, metavar="STAGE", help="read, chunk, embed, index, mine, interleave or pack"
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what a run would take, as plan does")
     parser.add_argument("--reuse", type=Path, metavar="OLD", help="take unchanged stages from another work folder")
-    parser.add_argument("--fields", action="store_true", help="list the fields of a recipe with their defaults")
+    parser.add_argument("--fields", action="store_true", help="list the fields of a recipe, with defaults")
 
 
 def _add_plan(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = add_verb(
         verbs,
         "plan",
-        "say what a run would take: chunks, disk, memory, hours of workers and GPUs, from a short measurement here",
-        "nextlong plan --chars 1.3e12 --dimensions 384 --target 131072 --samples 32000 --workers 64 --gpus 8",
+        "say what a run takes: disk, memory, hours of workers and GPUs",
+        "nextlong plan --chars 1.3e12 --target 131072 --workers 64 --gpus 8",
         _plan,
     )
     parser.add_argument(
-        "recipe", metavar="RECIPE.yaml", nargs="?", help="any of its fields can be given as --section.key value"
+        "recipe", metavar="RECIPE.yaml", nargs="?", help="a file or a packaged name; fields: --section.key value"
     )
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--chars", type=float, help="characters of the corpus (default: those of the recipe's input)")
-    size.add_argument("--chunks", type=float, help="its chunks, in place of --chars")
+    size.add_argument("--chars", type=float, metavar="N", help="characters of the corpus (default: the recipe's input)")
+    size.add_argument("--chunks", type=float, metavar="N", help="its chunks, in place of --chars")
     for name, (field, help_) in _PLANNED.items():
-        parser.add_argument(f"--{name}", dest=field, metavar=name.upper(), help=f"{help_} ({field})")
-    parser.add_argument("--workers", type=int, default=cores(), help="(default: one a core)")
-    parser.add_argument("--gpus", type=int, help="GPUs that embed, beside the workers (default: 1 if there is one)")
+        parser.add_argument(f"--{name}", dest=field, metavar=_METAVARS.get(name, "N"), help=help_)
+    parser.add_argument("--workers", type=int, metavar="N", default=cores(), help="(default: one a core)")
+    parser.add_argument("--gpus", type=int, metavar="N", help="that embed, beside workers (default: 1 if there is)")
     parser.add_argument("--rates", type=Path, metavar="FILE", help="of another machine, by its --write-rates")
     parser.add_argument("--write-rates", type=Path, metavar="FILE", help="keep what was measured here")
 
@@ -141,11 +143,11 @@ def _add_compare(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     parser = add_verb(
         verbs,
         "compare",
-        "make long documents of one corpus by several strategies, and show them in one table",
-        "nextlong compare recipe.yaml --strategies nextlong nextlong-random standard --out comparison",
+        "make long documents by several strategies, in one table",
+        "nextlong compare recipe.yaml --strategies nextlong standard --out both",
         _compare,
     )
-    parser.add_argument("recipe", metavar="RECIPE.yaml", help="any of its fields can be given as --section.key value")
+    parser.add_argument("recipe", metavar="RECIPE.yaml", help="a file or a packaged name; fields: --section.key value")
     parser.add_argument(
         "--strategies",
         nargs="+",
@@ -153,25 +155,33 @@ def _add_compare(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         default=list(DEFAULT_STRATEGIES),
         help=f"among {', '.join(STRATEGIES)} (default: {', '.join(DEFAULT_STRATEGIES)})",
     )
-    parser.add_argument("--out", type=Path, help="a work folder each goes here (default: the recipe's output-compare)")
-    add_where(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="new folder (default: the recipe's output-compare)")
+    add_where(parser, can_report=True)
 
 
 def _add_peek(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = add_verb(
         verbs,
         "peek",
-        "show a long document of a work folder, and the table of its stages",
+        "show a long document of a work folder, and its stages",
         "nextlong peek work --sample 3",
         _peek,
     )
     parser.add_argument("work", type=Path, help="a work folder")
-    parser.add_argument(
-        "--sample", type=int, metavar="ID", help="sample_id of the long document (default: one with many meta-chunks)"
+    parser.add_argument("--sample", type=int, metavar="ID", help="its sample_id (default: one with many meta-chunks)")
+    parser.add_argument("--near-duplicates", action="store_true", help="show what the thresholds drop, with examples")
+
+
+def _add_status(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = add_verb(
+        verbs,
+        "status",
+        "say where a run stands: parts done, at work, failed, since when",
+        "nextlong status work",
+        _status,
     )
-    parser.add_argument(
-        "--near-duplicates", action="store_true", help="show what the near-duplicate thresholds drop, with examples"
-    )
+    parser.add_argument("work", type=Path, help="a work folder, or the run folder of a training")
+    parser.add_argument("--json", action="store_true", help="the same for programs")
 
 
 def _add_report(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -186,7 +196,7 @@ def _add_clean(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     parser = add_verb(
         verbs,
         "clean",
-        "delete what interrupted runs left in a work folder, or its stages from one on",
+        "delete what interrupted runs left, or stages from one on",
         "nextlong clean work --from mine",
         _clean,
     )
@@ -200,12 +210,12 @@ def _add_train(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     parser = add_verb(
         verbs,
         "train",
-        "train a model on packed folders; interrupted, the same command goes on from the last checkpoint",
-        "nextlong train tiny --model.path tiny --data.folders '[shards]' --output trained",
+        "train a model on packed folders, or go on where it stopped",
+        "nextlong train tiny --model.path tiny --data.folders '[shards]' --output out",
         _train,
     )
     parser.add_argument(
-        "recipe", metavar="RECIPE.yaml", nargs="?", help="any of its fields can be given as --section.key value"
+        "recipe", metavar="RECIPE.yaml", nargs="?", help="a file or a packaged name; fields: --section.key value"
     )
     parser.add_argument(
         "--ranks",
@@ -216,12 +226,23 @@ def _add_train(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     )
     parser.add_argument("--dry-run", action="store_true", help="say what memory and time it takes on so many ranks")
     parser.add_argument(
-        "--length", type=int, metavar="TOKENS", help="of a sequence, for --dry-run without data (default: the folders')"
+        "--length", type=int, metavar="TOKENS", help="for --dry-run without data (default: the folders')"
     )
     parser.add_argument(
-        "--mfu", type=float, default=0.4, help="share of a GPU's peak that --dry-run assumes (default: 0.4)"
+        "--mfu", type=float, metavar="SHARE", default=0.4, help="of a GPU's peak, for --dry-run (default: 0.4)"
     )
-    parser.add_argument("--fields", action="store_true", help="list the fields of a recipe with their defaults")
+    parser.add_argument("--fields", action="store_true", help="list the fields of a recipe, with defaults")
+
+
+def _add_completion(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = add_verb(
+        verbs,
+        "completion",
+        "print what completes this command in a shell, fields included",
+        "nextlong completion bash > ~/.local/share/bash-completion/completions/nextlong",
+        _completion,
+    )
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"))
 
 
 def _demo(options: argparse.Namespace, _: list[str]) -> int:
@@ -234,7 +255,7 @@ def _demo(options: argparse.Namespace, _: list[str]) -> int:
     show(about)
     if options.workers:
         file_dask_log()
-    with local_engine(options.workers, progress=sys.stderr.isatty()) as engine:
+    with local_engine(options.workers) as engine:
         show(demo.run(recipe, engine))
     show(demo.what_next(options.out))
     return 0
@@ -244,12 +265,13 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
     from etl.recipe import RECIPES, load_recipe
 
     if options.fields:
-        RECIPES.parser().print_help()
+        with readers_may_leave():
+            RECIPES.parser().print_help()
         return 0
-    RECIPES.check_fields(overrides)
+    RECIPES.check_fields(overrides, options.parser.option_names())
     if options.recipe is None:
         raise UserError("run needs a RECIPE.yaml; 'nextlong demo' writes one to start from.")
-    check_workers(options.workers)
+    check_where(options)
     recipe = load_recipe(options.recipe, overrides)
     if options.dry_run:
         from etl.capacity.plan import plan_page
@@ -274,7 +296,7 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
 def _plan(options: argparse.Namespace, overrides: list[str]) -> int:
     from etl.recipe import RECIPES, load_recipe
 
-    RECIPES.check_fields(overrides)
+    RECIPES.check_fields(overrides, options.parser.option_names())
     check_workers(options.workers)
     for name in ("chars", "chunks", "gpus"):
         value, least = getattr(options, name), int(name != "gpus")
@@ -305,9 +327,9 @@ def _plan(options: argparse.Namespace, overrides: list[str]) -> int:
 def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
     from etl.recipe import RECIPES, load_recipe
 
-    RECIPES.check_fields(overrides)
+    RECIPES.check_fields(overrides, options.parser.option_names())
     check_names(options.strategies)
-    check_workers(options.workers)
+    check_where(options)
     from etl import compare
 
     recipe = load_recipe(options.recipe, overrides)
@@ -345,6 +367,24 @@ def _report(options: argparse.Namespace, _: list[str]) -> int:
     return 0
 
 
+def _status(options: argparse.Namespace, _: list[str]) -> int:
+    import dataclasses
+    import json
+
+    from etl.training_status import is_training_folder, training_line, training_status
+
+    if is_training_folder(options.work):
+        told = training_status(options.work)
+        show(json.dumps(told, indent=1) if options.json else training_line(told))
+        return 0
+    from etl.status import status_of
+    from etl.status_page import status_page
+
+    status = status_of(options.work)
+    show(json.dumps(dataclasses.asdict(status), indent=1) if options.json else status_page(status))
+    return 0
+
+
 def _clean(options: argparse.Namespace, _: list[str]) -> int:
     from etl.work import clean
 
@@ -357,9 +397,10 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
     from training.recipe import RECIPES
 
     if options.fields:
-        RECIPES.parser().print_help()
+        with readers_may_leave():
+            RECIPES.parser().print_help()
         return 0
-    RECIPES.check_fields(overrides)
+    RECIPES.check_fields(overrides, options.parser.option_names())
     if options.recipe is None:
         raise UserError(f"train needs a RECIPE.yaml; these come with the package: {', '.join(RECIPES.packaged())}.")
     if options.ranks is not None and options.ranks < 1:
@@ -395,6 +436,13 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
     return 0
 
 
+def _completion(options: argparse.Namespace, _: list[str]) -> int:
+    from etl.completion import script
+
+    show(script(_parser(), options.shell))
+    return 0
+
+
 def _shown(override: str) -> str:
     """Without what may be a password."""
     may_be_secret = override.startswith(("--cluster=", "--cluster.options"))
@@ -404,13 +452,14 @@ def _shown(override: str) -> str:
 def _failure(error: Exception, verb: str) -> str:
     """What a failure means for the user; the log file has the traceback."""
     from etl.engine import StageFailed
-    from etl.parts import describe
+    from etl.parts import DISK_FULL, describe
 
     logging.getLogger("etl").debug("failure", exc_info=error)
     if isinstance(error, StageFailed):
         return str(error)
-    if verb in ("peek", "report", "clean", "verify", "trace"):
-        return f"{describe(error)}. This is a defect; please report it."
+    if verb in ("status", "peek", "report", "clean", "verify", "trace"):
+        what = describe(error)
+        return f"{what}." if what.startswith(DISK_FULL) else f"{what}. This is a defect; please report it."
     if verb == "train":
         steps = sys.modules.get("training.step")  # it may have failed before that was imported
         if steps is not None and isinstance(error, steps.DivergedError):

@@ -11,6 +11,7 @@ from typing import Any
 import dask
 
 from etl.cluster import DASHBOARD, Cluster, started
+from etl.dashboard import tell_address
 from etl.engine import Engine
 from nextlong.errors import UserError
 
@@ -36,7 +37,7 @@ _LOCAL_SETTINGS = _WORKER_SETTINGS | {
 
 
 @contextlib.contextmanager
-def local_engine(workers: int, *, progress: bool = False) -> Iterator[Engine]:
+def local_engine(workers: int, *, progress: bool | None = None) -> Iterator[Engine]:
     """An engine on `workers` local processes of one thread each; 0 runs everything in this process."""
     if workers == 0:
         yield Engine(progress=progress)
@@ -52,6 +53,7 @@ def local_engine(workers: int, *, progress: bool = False) -> Iterator[Engine]:
             dashboard_address=DASHBOARD,
         )
     with cluster, Client(cluster) as client:
+        tell_address(client)
         yield Engine(client, progress=progress)
 
 
@@ -75,7 +77,7 @@ def _interrupts_ignored() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def scheduler_engine(address: str, *, progress: bool = False) -> Iterator[Engine]:
+def scheduler_engine(address: str, *, progress: bool | None = None) -> Iterator[Engine]:
     """An engine on a running Dask scheduler, whose workers see the same files under the same paths.
 
     TLS (tls://) is configured as in Dask itself: distributed.comm.tls in its configuration. Raises UserError when none
@@ -89,6 +91,7 @@ def scheduler_engine(address: str, *, progress: bool = False) -> Iterator[Engine
     except Exception as error:  # whatever another server's answer leads to
         raise _no_answer(address, error) from error
     with client:
+        tell_address(client)
         yield Engine(client, progress=progress)
 
 
@@ -135,7 +138,7 @@ async def _kind_of_server(address: str) -> str:
 
 
 @contextlib.contextmanager
-def started_engine(cluster: Cluster, *, progress: bool = False) -> Iterator[Engine]:
+def started_engine(cluster: Cluster, *, progress: bool | None = None) -> Iterator[Engine]:
     """An engine on a cluster that is started for it and ended after it. Raises UserError when it does not start."""
     from distributed import Client
 
@@ -143,4 +146,6 @@ def started_engine(cluster: Cluster, *, progress: bool = False) -> Iterator[Engi
     with dask.config.set(settings), contextlib.ExitStack() as running:  # workers may come later, too
         with _interrupts_ignored():
             made = running.enter_context(started(cluster))
-        yield Engine(running.enter_context(Client(made)), progress=progress)
+        client = running.enter_context(Client(made))
+        tell_address(client)
+        yield Engine(client, progress=progress)

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,9 +10,9 @@ from itertools import compress
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from tqdm.auto import tqdm
-
+from etl.journal import Journal
 from etl.parts import DISK_FULL, Part, describe, finished, perform, with_arguments
+from etl.progress import Progress, is_watched, shown
 from nextlong.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -30,11 +29,15 @@ class StageFailed(RuntimeError):
 
 
 class Engine:
-    """Runs the parts of a stage and shows progress; a client of None runs them one after the other in this process."""
+    """Runs the parts of a stage and shows progress; a client of None runs them one after the other in this process.
 
-    def __init__(self, client: Any | None = None, *, progress: bool = False) -> None:
+    progress: whether a bar is shown; None: in a terminal or a notebook.
+    """
+
+    def __init__(self, client: Any | None = None, *, progress: bool | None = None) -> None:
         self._client = client
-        self._progress = progress
+        self._progress = is_watched() if progress is None else progress
+        self._journal = Journal()
         self.peak_memory_bytes = 0
         """Of the process that took most for a part so far; whoever wants it of a stage sets it to 0 before."""
 
@@ -42,6 +45,15 @@ class Engine:
     def client(self) -> Any | None:
         """The Dask client; None: everything runs in this process."""
         return self._client
+
+    @contextlib.contextmanager
+    def noting(self, journal: Journal) -> Iterator[None]:
+        """In the block, a journal gets what is done and what fails."""
+        self._journal = journal
+        try:
+            yield
+        finally:
+            self._journal = Journal()
 
     @property
     def tasks_a_host(self) -> int:
@@ -66,16 +78,19 @@ class Engine:
         names = [f"{part.folder.name}-{part.name}" for part in parts]
         markers: list[dict[str, Any]] = [{}] * len(parts)
         demand = self._demand(resource)
-        with self._bar(doing, unit, total=sum(weights), initial=done, hidden=all(is_there)) as bar:
+        with self._shown(doing, unit, total=sum(weights), initial=done, is_there=is_there, parts=parts) as progress:
             for place, outcome in self._outcomes(parts, names, demand, _look_for([*compress(parts, is_there)])):
                 if isinstance(outcome, Exception):  # the worker died four times on it, or the cluster went away
                     outcome = {"part": parts[place].name, "error": describe(outcome), "is_users": False}
                 markers[place] = outcome
-                bar.update(0 if is_there[place] else weights[place])
-                if "error" in outcome:
-                    log.error("%s, %s: %s", doing, outcome["part"], outcome["error"])
-                    if outcome["error"].startswith(DISK_FULL):  # as it would be for all that follow
-                        break
+                if "error" not in outcome:
+                    if not is_there[place]:
+                        progress.done(parts[place].name, weights[place])
+                    continue
+                progress.failed(parts[place].name, outcome["error"])
+                log.error("%s, %s: %s", doing, outcome["part"], outcome["error"])
+                if outcome["error"].startswith(DISK_FULL):  # as it would be for all that follow
+                    break
         _raise(doing, markers)
         peaks = [each.get("peak_memory_bytes") or 0 for each in markers]
         self.peak_memory_bytes = max([self.peak_memory_bytes, *peaks])
@@ -100,24 +115,35 @@ class Engine:
     def map(self, function: Callable[[Any], T], items: Sequence[Any], *, doing: str, unit: str) -> list[T]:
         """The results of a function that writes nothing, in the order of the items; raises what it raised."""
         results: dict[int, Any] = {}
-        with self._bar(doing, unit, total=len(items)) as bar:
+        with self._shown(doing, unit, total=len(items)) as progress:
             for place, outcome in self._completed(function, items, [doing.replace(" ", "-")] * len(items)):
                 if isinstance(outcome, Exception):
                     raise outcome
                 results[place] = outcome
-                bar.update(1)
+                progress.done(str(place), 1)
         return [results[place] for place in range(len(items))]
 
-    def _bar(self, doing: str, unit: str, *, total: int, initial: int = 0, hidden: bool = False) -> Any:
-        return tqdm(
+    def _shown(
+        self,
+        doing: str,
+        unit: str,
+        *,
+        total: int,
+        initial: int = 0,
+        parts: Sequence[Part] = (),
+        is_there: Sequence[bool] = (),
+    ) -> contextlib.AbstractContextManager[Progress]:
+        is_over = bool(parts) and all(is_there)
+        return shown(
+            doing,
+            unit,
             total=total,
             initial=initial,
-            desc=doing,
-            unit=unit,
-            unit_scale=True,
-            disable=not self._progress or hidden,
-            leave=False,
-            file=sys.stderr,
+            is_shown=self._progress and not is_over,
+            journal=self._journal,
+            folder=parts[0].folder.name if parts else None,
+            parts=len(parts),
+            there=sum(is_there),
         )
 
     def _demand(self, resource: str | None) -> dict[str, float] | None:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from etl.memory import peak_memory
+from etl.running import told_as_running
 from nextlong.accounting import Account
 from nextlong.errors import UserError
 from nextlong.folders import inside
@@ -68,7 +69,7 @@ def perform(part: Part) -> dict[str, Any]:
     """
     started = time.perf_counter()
     try:
-        with peak_memory() as peak:
+        with told_as_running(part.folder, part.name), peak_memory() as peak:
             marker = finished(part)
             if marker is None or damaged(part.folder, marker["files"]):
                 marker = _run(part)
@@ -232,7 +233,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """The dict in a JSON file; None where there is no such file or it holds no JSON, or another kind of it."""
     try:
         data = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError, RecursionError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
     return data if isinstance(data, dict) else None
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from etl import chunk, embed, index, interleave, mine, pack, quarantine, read, verify
+from etl import chunk, embed, index, interleave, journal, mine, pack, quarantine, read, verify
 from etl.engine import Engine
+from etl.inputs import check_columns
 from etl.job import Job, prepare
 from etl.lock import locked
 from etl.parts import read_json, write_json
@@ -41,6 +42,8 @@ def start(recipe: Recipe, *, reuse: Path | None = None, command: str = "nextlong
     when the folder is another recipe's. Raises UserError for that, and for what is missing.
     """
     job = prepare(recipe)
+    if job.work["read"].manifest() is None:
+        check_columns(recipe.input, job.files)
     path = job.work.path
     remedy = f"To keep both and reuse the stages that still hold, run: {command} --output {path}-2 --reuse {path}"
     claim(job, reuse=[reuse] if reuse else [], remedy=remedy)
@@ -73,7 +76,7 @@ def run(job: Job, engine: Engine, *, only: str | None = None) -> dict[str, Any]:
     What an earlier run left and this one reads is compared with its checksums first; what is damaged is made again.
     only: run this stage alone; those before it must be finished. Raises UserError while another run is at work there.
     """
-    with locked(job.work.path):
+    with locked(job.work.path), journal.kept(job.work.path) as notes, engine.noting(notes):
         if engine.client is not None:
             cluster = job.recipe.cluster
             wait_seconds = 60 * cluster.wait_minutes if cluster else 60

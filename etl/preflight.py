@@ -45,7 +45,8 @@ def check_workers(client: Any, folder: Path, reads: Iterable[Path], *, wait_seco
                 worker,
                 answer["stopped_at_bytes"] / 2**30,
             )
-    log.info("preflight: %d workers have the packages, the files and the folder", len(answers))
+    workers = "1 worker has" if len(answers) == 1 else f"{len(answers)} workers have"
+    log.info("preflight: %s the packages, the files and the folder", workers)
 
 
 def examine(token: str | None, reads: list[str], dask_worker: Any = None) -> dict[str, Any]:

@@ -126,7 +126,11 @@ def _long_document(work: Work, sample_id: int | None) -> dict[str, Any]:
         if table.num_rows:
             rows: list[dict[str, Any]] = table.to_pylist()
             return max(rows, key=lambda row: sum(segment["role"] == "meta" for segment in row["segments"]))
-    raise UserError(f"{work.path} has no long document with sample_id {sample_id}.")
+    num_rows = sum(rows for _, rows in work["interleave"].tables())
+    raise UserError(
+        f"{work.path} has no long document with sample_id {sample_id}. It has {num_rows:,}: give one's sample_id, or "
+        f"leave --sample out."
+    )
 
 
 def _tables(work: Work, columns: list[str]) -> Iterator[pa.Table]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nextlong.errors import UserError
+from nextlong.spelling import did_you_mean
 
 STRATEGIES: dict[str, dict[str, dict[str, Any]]] = {
     "nextlong": {"synthesis": {"strategy": "nextlong"}},
@@ -30,6 +31,7 @@ def check_names(names: Sequence[str]) -> None:
     """Raise UserError for a name that is no strategy, or stands twice."""
     for name in names:
         if name not in STRATEGIES:
-            raise UserError(f"--strategies names {name!r}, but it must be among {', '.join(STRATEGIES)}.")
+            among = f"among {', '.join(STRATEGIES)}.{did_you_mean(name, STRATEGIES)}"
+            raise UserError(f"--strategies names {name!r}, but it must be {among}")
         if names.count(name) > 1:
             raise UserError(f"--strategies names {name!r} twice.")

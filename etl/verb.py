@@ -4,7 +4,8 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from etl.logs import file_dask_log
@@ -25,40 +26,75 @@ def add_verb(
 ) -> argparse.ArgumentParser:
     """Declare a verb that `call(options, rest)` does, returning its exit status."""
     parser: argparse.ArgumentParser = verbs.add_parser(
-        name, help=help_, description=help_, epilog=f"Example: {example}", allow_abbrev=False
+        name, help=help_, description=help_, epilog=f"Example: {example}"
     )
-    parser.set_defaults(call=call)
+    parser.set_defaults(call=call, parser=parser)
     return parser
 
 
-def add_where(parser: argparse.ArgumentParser) -> None:
-    """Let a verb run on local workers or on a running scheduler."""
+def add_where(parser: argparse.ArgumentParser, *, can_report: bool = False) -> None:
+    """Let a verb run on local workers or on a running scheduler; can_report: and have Dask report on it."""
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
-        "--workers", type=int, help="local worker processes (default: the recipe's cluster, or one a core); 0: none"
+        "--workers",
+        type=int,
+        metavar="N",
+        help="local processes, 0 for none (default: one a core)",
     )
-    where.add_argument("--scheduler", metavar="ADDRESS", help="a running Dask scheduler, such as tcp://host:8786")
+    where.add_argument("--scheduler", metavar="ADDRESS", help="a running Dask scheduler: tcp://host:8786")
+    if can_report:
+        parser.add_argument("--report-dask", type=Path, metavar="FILE", help="write Dask's performance report (HTML)")
 
 
-def engine_of(
-    options: argparse.Namespace, cluster: "Cluster | None" = None
-) -> "contextlib.AbstractContextManager[Engine]":
+def check_where(options: argparse.Namespace) -> None:
+    """Raise UserError for a place that cannot be, or a report that cannot be written, before any work."""
+    check_workers(options.workers)
+    if options.report_dask is not None:
+        from etl.dashboard import check_report
+
+        check_report(options.report_dask, has_workers=options.workers != 0)
+
+
+@contextlib.contextmanager
+def engine_of(options: argparse.Namespace, cluster: "Cluster | None" = None) -> "Iterator[Engine]":
     """Where the command line says, else where the recipe says, else a worker a core."""
+    report = getattr(options, "report_dask", None)
+    with _engine(options, cluster) as engine, contextlib.ExitStack() as stack:
+        if report is not None:
+            from etl.dashboard import reported
+
+            stack.enter_context(reported(engine.client, report))
+        yield engine
+
+
+def _engine(options: argparse.Namespace, cluster: "Cluster | None") -> "contextlib.AbstractContextManager[Engine]":
     from etl.connect import local_engine, scheduler_engine, started_engine
 
-    progress = sys.stderr.isatty()
     if options.workers != 0:
         file_dask_log()
     if options.scheduler:
-        return scheduler_engine(options.scheduler, progress=progress)
+        return scheduler_engine(options.scheduler)
     if options.workers is None and cluster is not None:
-        return started_engine(cluster, progress=progress)
-    return local_engine(cores() if options.workers is None else options.workers, progress=progress)
+        return started_engine(cluster)
+    return local_engine(cores() if options.workers is None else options.workers)
 
 
 def show(text: str) -> None:
     """Print what a verb gives, whatever text of documents, names or other people's folders is in it."""
-    print(printable_lines(text))
+    with readers_may_leave():
+        print(printable_lines(text))
+
+
+@contextlib.contextmanager
+def readers_may_leave() -> Iterator[None]:
+    """What the block prints is printed when it ends; where nobody reads on, as after `| head`, it goes nowhere."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def cores() -> int:

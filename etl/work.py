@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from etl.lock import locked
+from etl.lock import LOCK_FILE, locked
 from etl.parts import MARKER, Part, discard, leftovers, read_json, share_file, write_json
 from nextlong.accounting import Account
 from nextlong.errors import UserError
@@ -181,7 +181,7 @@ class Work:
         Also for one with a link that leads out of it.
         """
         if not is_work_folder(path):
-            raise UserError(f"{path} is no work folder of a run: it has no {RECIPE_FILE}.")
+            raise UserError(f"{path} is no work folder of a run: {_why_not(path)}")
         refuse_links_out(path)
         stages = {}
         for stage in STAGES:
@@ -210,7 +210,13 @@ class Work:
             has_parts = any(stage.path.glob(f"*{MARKER}"))
             if known is not None and has_parts and known["fingerprint"] != stage.fingerprint:
                 raise UserError(self._differs(stage, known["settings"], remedy))
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            (self.path / LOCK_FILE).touch()
+        except OSError as error:
+            raise UserError(
+                f"output {self.path} cannot be written to ({error.strerror}). Give another folder with --output."
+            ) from error
         with locked(self.path):
             (self.path / RECIPE_FILE).write_text(recipe_yaml)
             for path in leftovers(self.path):
@@ -259,6 +265,15 @@ def _names(manifest: dict[str, Any]) -> Iterator[str]:
 def is_work_folder(path: Path) -> bool:
     """Whether a folder was made by a run."""
     return (path / RECIPE_FILE).is_file()
+
+
+def _why_not(path: Path) -> str:
+    """Why a folder is not a run's, and which one may have been meant."""
+    if not path.is_dir():
+        return "there is no such folder."
+    inside = sorted(found.parent for found in path.glob(f"*/{RECIPE_FILE}"))
+    more = f" Did you mean {inside[0]}?" if inside else " Give the output of a recipe that was run."
+    return f"it has no {RECIPE_FILE}.{more}"
 
 
 def _link_folder(source: Path, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import mmap
 import os
 import re
@@ -11,6 +12,8 @@ from typing import Any, NamedTuple
 from nextlong.config import Embedding
 from nextlong.errors import UserError
 from nextlong.folders import inside
+
+log = logging.getLogger(__name__)
 
 _ONNX_FILES = ("model.onnx", "onnx/model.onnx")
 _ONNX_ENDINGS = ("", "_data", "_data_[0-9]*", ".data")  # the file itself, and names of its external data
@@ -56,6 +59,7 @@ def resolve_model(model: str, file: str | None = None) -> Path:
         raise UserError(f"embedding.model is {model!r}, but there is no such folder. Give a model folder or a hub id.")
     from huggingface_hub import snapshot_download
 
+    log.info("model: no folder here is %s, so the hub is asked for it", model)
     onnx_files = [f"{name}{ending}" for name in ([file] if file else _ONNX_FILES) for ending in _ONNX_ENDINGS]
     try:
         return Path(snapshot_download(model, allow_patterns=[*onnx_files, "*.json"]))

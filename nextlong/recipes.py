@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar, get_args, get_type_hints
 import yaml
 
 from nextlong.errors import UserError
+from nextlong.spelling import did_you_mean
 
 R = TypeVar("R")
 
@@ -93,11 +94,30 @@ class Recipes(Generic[R]):
         """The sections and the plain fields."""
         return _settings(self.kind)
 
-    def check_fields(self, overrides: Sequence[str]) -> None:
-        """Refuse what is neither an option nor a field, before its value is taken for a recipe."""
-        for name in (word.partition("=")[0] for word in overrides if word.startswith("--")):
-            if name.removeprefix("--").partition(".")[0] not in self.names:
-                raise UserError(f"{name} is no option and no field of a recipe: {self.command} --fields lists those.")
+    def fields(self) -> list[str]:
+        """The dotted names of all fields that hold a value, such as "synthesis.seed" and "output"."""
+        kinds = sections(self.kind)
+        return [
+            f"{name}.{field}" if field else name
+            for name in (field.name for field in dataclasses.fields(self.kind))  # type: ignore[arg-type]
+            for field in ([each.name for each in dataclasses.fields(kinds[name])] if name in kinds else [""])
+        ]
+
+    def check_fields(self, overrides: Sequence[str], options: Sequence[str] = ()) -> None:
+        """Refuse what is neither an option nor a field, before its value is taken for a recipe.
+
+        options: of the command line, which may be what was meant.
+        """
+        fields = self.fields()
+        for word in overrides:
+            given = word.partition("=")[0]
+            name = given.rstrip("+").removeprefix("--")
+            if not word.startswith("-"):
+                raise UserError(f"{word} is one argument too many: one recipe, then options and --section.key value.")
+            if name not in self.names and not any(f"{name}.".startswith(f"{field}.") for field in fields):
+                meant = did_you_mean(name, [*fields, *(option.removeprefix("--") for option in options)], "--")
+                lists = f" {self.command} --fields lists the fields."
+                raise UserError(f"{given} is no option and no field of a recipe.{meant or lists}")
 
     def _find(self, path: str) -> Path:
         packaged = self.packaged()
@@ -106,7 +126,10 @@ class Recipes(Generic[R]):
         if path in packaged:
             return packaged[path]
         names = ", ".join(packaged)
-        raise UserError(f"recipe {path}: there is no such file. {self.start}; these come with the package: {names}.")
+        raise UserError(
+            f"recipe {path}: there is no such file.{did_you_mean(path, packaged)} {self.start}; these come with the "
+            f"package: {names}."
+        )
 
     def _chain(self, path: Path) -> list[Path]:
         """A recipe's bases, the last of them first, and itself; each is vetted."""
@@ -203,7 +226,8 @@ def _check(path: Path, data: Any, known: set[str], prefix: str) -> None:
     unknown = sorted({str(name) for name in data} - known)
     if unknown:
         names = ", ".join(sorted(known))
-        raise UserError(f"recipe {path}: {prefix}{unknown[0][:80]} is no setting. There are {names}.")
+        meant = did_you_mean(unknown[0][:80], known, prefix)
+        raise UserError(f"recipe {path}: {prefix}{unknown[0][:80]} is no setting.{meant} There are {names}.")
 
 
 def _reason(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 from nextlong.chunking import Chunks, chunk_document_by_tokens
 from nextlong.errors import UserError
+
+log = logging.getLogger(__name__)
 
 _BATCH_CHARS = 2_000_000  # an Encoding object costs about 100 bytes a token: this bounds them to some 50 MB
 
@@ -143,6 +146,7 @@ def resolve_tokenizer(name: str) -> Path:
         )
     from huggingface_hub import hf_hub_download
 
+    log.info("tokenizer: no folder here is %s, so the hub is asked for it", name)
     try:
         return Path(hf_hub_download(name, "tokenizer.json"))
     except Exception as error:  # offline, unknown id, no such file, no access: all end in the same advice

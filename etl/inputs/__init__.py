@@ -135,10 +135,7 @@ def plan_splits(settings: Input, files: Sequence[InputFile]) -> list[Split]:
     Raises UserError for a damaged parquet file and for columns that are missing or of another type.
     """
     columns = settings.columns
-    if columns.structured and (text_file := next((file.name for file in files if file.format == "text"), None)):
-        raise UserError(f"{text_file} is a text file, but chats are read from parquet and jsonl files. Leave it out.")
-    if any(file.format == "text" for file in files) and (columns.id or columns.source or columns.keep):
-        raise UserError("input.id, input.source and input.keep name columns, but text files have none. Leave them out.")
+    _check_kinds(columns, files)
     with ThreadPoolExecutor(IO_THREADS) as pool:
         groups = list(pool.map(partial(_row_groups, columns=columns), files))
     sizes = [_text_bytes(file, each) for file, each in zip(files, groups, strict=True)]
@@ -150,6 +147,24 @@ def plan_splits(settings: Input, files: Sequence[InputFile]) -> list[Split]:
     cut = partial(_units_by_bytes, step=max(1, part_bytes // _UNITS_A_PART))
     splits = _fill(chain.from_iterable(map(cut, files, groups)), part_bytes)
     return [split._replace(part_bytes=part_bytes) for split in splits]
+
+
+def check_columns(settings: Input, files: Sequence[InputFile]) -> None:
+    """A first look: UserError for columns that files of a kind never have, or that the first parquet file lacks."""
+    _check_kinds(settings.columns, files)
+    for file in [file for file in files if file.format == "parquet"][:1]:
+        read_row_groups(file, settings.columns)
+
+
+def _check_kinds(columns: Columns, files: Sequence[InputFile]) -> None:
+    text_file = next((file.name for file in files if file.format == "text"), None)
+    if text_file and columns.structured:
+        raise UserError(f"{text_file} is a text file, but chats are read from parquet and jsonl files. Leave it out.")
+    if text_file and (columns.id or columns.source or columns.keep):
+        raise UserError(
+            "input.id, input.source and input.keep name columns, but text files have none. Leave them out, or set "
+            "them to null."
+        )
 
 
 def estimate_text_bytes(settings: Input, files: Sequence[InputFile]) -> int:

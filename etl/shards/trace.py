@@ -42,7 +42,8 @@ def trace(path: Path, row: int, token: int | None = None) -> str:
     tokenizer = Tokenizer(folder.path / TOKENIZER)
     ids = sequence.input_ids[0]
     samples = ", ".join(map(str, told["sample_ids"]))
-    head = f"row {row} of {path}: {length:,} tokens, {len(told['indices'])} pieces, domain {printable(told['domain'])}"
+    pieces = "1 piece" if len(told["indices"]) == 1 else f"{len(told['indices'])} pieces"
+    head = f"row {row} of {path}: {length:,} tokens, {pieces}, domain {printable(told['domain'])}"
     lines = [head, f"  from {printable(told['origin'])}" if told["origin"] else "", f"  samples {samples}"]
     if token is None:
         lines += _every_segment(segments, names, ids, tokenizer)

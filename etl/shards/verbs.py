@@ -20,13 +20,13 @@ def _add_export(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
     parser = add_verb(
         verbs,
         "export",
-        "write the packed sequences of a work folder as shards that trainers read",
+        "write packed sequences as shards that trainers read",
         "nextlong export work --format mds --out shards",
         _export,
     )
-    parser.add_argument("work", type=Path, help="a work folder, or a folder that export, pack, convert or mix made")
+    parser.add_argument("work", type=Path, help="a work folder, or what export, pack, convert or mix made")
     parser.add_argument("--length", type=int, metavar="TOKENS", help="of the sequences, where a run made several")
-    parser.add_argument("--tokenizer", help="where the run's tokenizer is now (default: where its recipe says)")
+    parser.add_argument("--tokenizer", metavar="PATH", help="where it is now (default: where the run's recipe says)")
     _add_output(parser)
     add_where(parser)
 
@@ -35,27 +35,30 @@ def _add_pack(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
     parser = add_verb(
         verbs,
         "pack",
-        "pack documents of any length, or chats, into sequences of one length; nothing is dropped silently",
-        "nextlong pack books/*.parquet --tokenizer llama --length 65536 --bos --eos --out packed",
+        "pack documents of any length, or chats, into sequences",
+        "nextlong pack books/ --tokenizer gpt2 --length 65536 --eos --out packed",
         _pack,
     )
     _add_input(parser)
-    parser.add_argument("--chat", action="store_true", help="a column of messages: its chats, targets the assistant's")
+    parser.add_argument("--chat", action="store_true", help="a column of messages; the assistant's are targets")
     parser.add_argument(
         "--fitting",
         choices=("best-fit", "concat"),
         default="best-fit",
-        help="best-fit: only documents longer than a sequence are cut; concat: end to end (default: best-fit)",
+        metavar="HOW",
+        help="best-fit, or concat: end to end (default: best-fit)",
     )
+    parser.add_argument("--bos", nargs="?", const=True, metavar="TOKEN", help="begin documents with it")
+    parser.add_argument("--eos", nargs="?", const=True, metavar="TOKEN", help="end documents with it")
+    parser.add_argument("--pad", metavar="TOKEN", help="no target (default: pad, else eos, else id 0)")
     parser.add_argument(
-        "--bos", nargs="?", const=True, metavar="TOKEN", help="begin documents with the tokenizer's bos"
+        "--tail",
+        choices=("pad", "drop"),
+        default="pad",
+        metavar="HOW",
+        help="of concat: pad or drop the rest (default: pad)",
     )
-    parser.add_argument("--eos", nargs="?", const=True, metavar="TOKEN", help="end documents with the tokenizer's eos")
-    parser.add_argument(
-        "--pad", metavar="TOKEN", help="of padding, which is no target (default: pad, else eos, else id 0)"
-    )
-    parser.add_argument("--tail", choices=("pad", "drop"), default="pad", help="concat's last sequence (default: pad)")
-    parser.add_argument("--seed", type=int, default=0, help="of the order of best-fit's sequences (default: 0)")
+    parser.add_argument("--seed", type=int, metavar="N", default=0, help="of best-fit's order (default: 0)")
     _add_output(parser)
     add_where(parser)
 
@@ -64,7 +67,7 @@ def _add_convert(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
     parser = add_verb(
         verbs,
         "convert",
-        "one row from elsewhere, one sequence: longer ones are truncated, shorter ones discarded, both counted",
+        "one row from elsewhere, one sequence: longer ones are truncated",
         "nextlong convert prolong-64k --tokenizer llama --length 65536 --out packed",
         _convert,
     )
@@ -77,16 +80,16 @@ def _add_mix(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
     parser = add_verb(
         verbs,
         "mix",
-        "several packed folders as one, in proportions that hold at every prefix",
+        "several packed folders as one, in exact proportions",
         "nextlong mix long short --proportions 33.33 66.67 --out mixture",
         _mix,
     )
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="made by export, pack, convert or mix")
     how = parser.add_mutually_exclusive_group(required=True)
-    how.add_argument("--proportions", nargs="+", metavar="N", help="of sequences, one a folder, such as 33.33 66.67")
-    how.add_argument("--repeats", nargs="+", metavar="N", help="how often each folder is gone through, such as 1 2.5")
-    parser.add_argument("--rows", type=int, help="sequences wanted (default: until a folder has none left)")
-    parser.add_argument("--shuffle", type=int, metavar="SEED", help="each folder, anew each time it is gone through")
+    how.add_argument("--proportions", nargs="+", metavar="N", help="of sequences, one a folder: 33.33 66.67")
+    how.add_argument("--repeats", nargs="+", metavar="N", help="passes over each folder: 1 2.5")
+    parser.add_argument("--rows", type=int, metavar="N", help="wanted (default: until a folder has none left)")
+    parser.add_argument("--shuffle", type=int, metavar="SEED", help="each folder, anew in each pass")
     _add_output(parser)
     add_where(parser)
 
@@ -95,11 +98,11 @@ def _add_verify(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
     parser = add_verb(
         verbs,
         "verify",
-        "compare a packed folder with its checksums, and look into every sequence",
+        "compare a packed folder with its checksums, and look into it",
         "nextlong verify shards",
         _verify,
     )
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, help="made by export, pack, convert or mix")
     add_where(parser)
 
 
@@ -107,11 +110,11 @@ def _add_trace(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
     parser = add_verb(
         verbs,
         "trace",
-        "say from which documents a sequence was made, or one token of it came",
+        "say from which documents a sequence, or a token of it, came",
         "nextlong trace shards 17 40321",
         _trace,
     )
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, help="made by export, pack, convert or mix")
     parser.add_argument("row", type=int, help="number of the sequence, from 0")
     parser.add_argument("token", type=int, nargs="?", help="its place in the sequence, from 0")
 
@@ -121,22 +124,28 @@ SHARD_VERBS = (_add_export, _add_pack, _add_convert, _add_mix, _add_verify, _add
 
 def _add_input(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "input", nargs="+", help="MDS folders; or files, globs, folders or URLs of parquet, jsonl, text"
+        "input", nargs="+", metavar="INPUT", help="files, globs, folders, URLs of parquet, jsonl, text, MDS"
     )
-    parser.add_argument("--tokenizer", required=True, help="tokenizer.json, its folder, or a hub id")
-    parser.add_argument("--length", type=int, required=True, metavar="TOKENS", help="of a sequence")
-    parser.add_argument("--text", metavar="COLUMN", help="of the documents (default: text; with --chat messages)")
+    parser.add_argument("--tokenizer", required=True, metavar="PATH", help="tokenizer.json, its folder, or a hub id")
+    parser.add_argument("--length", type=int, required=True, metavar="N", help="tokens of a sequence")
+    parser.add_argument("--text", metavar="COLUMN", help="(default: text; with --chat messages)")
     parser.add_argument(
-        "--ids", nargs="?", const="input_ids", metavar="COLUMN", help="there are token ids already (default: input_ids)"
+        "--ids", nargs="?", const="input_ids", metavar="COLUMN", help="token ids in place of text (default: input_ids)"
     )
-    parser.add_argument("--id", metavar="COLUMN", help="of the document's id (default: its number)")
-    parser.add_argument("--source", metavar="COLUMN", help="of its source (default: the file's name; of MDS domain)")
+    parser.add_argument("--id", metavar="COLUMN", help="of a document (default: its number)")
+    parser.add_argument("--source", metavar="COLUMN", help="of a document (default: the file; of MDS domain)")
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", required=True, metavar="DIR", help="a new folder, or a URL such as s3://bucket/folder")
-    parser.add_argument("--format", choices=FORMATS, default="parquet", help="(default: parquet)")
-    parser.add_argument("--compression", metavar="ZSTD", help="of mds: zstd, or zstd:1 to zstd:22 (default: none)")
+    parser.add_argument("--out", required=True, metavar="DIR", help="a new folder, or a URL: s3://bucket/folder")
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="parquet",
+        metavar="FORMAT",
+        help="parquet, mds, arrow, megatron (default: parquet)",
+    )
+    parser.add_argument("--compression", metavar="ZSTD", help="of mds: zstd, or zstd:1 to zstd:22")
     parser.add_argument(
         "--hashes", nargs="+", default=[], metavar="NAME", help="of mds, in its index: sha1, sha256 ..."
     )
@@ -144,12 +153,11 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         "--columns",
         choices=("sequences", "llm-foundry"),
         default="sequences",
-        help="of mds; llm-foundry: tokens alone, as LLM-Foundry reads them (default: sequences)",
+        metavar="WHICH",
+        help="of mds: sequences, or llm-foundry, for tokens alone",
     )
     parser.add_argument("--shard-bytes", type=int, metavar="N", help="of a file of mds (default: 2^26)")
-    parser.add_argument(
-        "--shard-tokens", type=int, metavar="N", help="of others' (default: 2^27; megatron: all in one)"
-    )
+    parser.add_argument("--shard-tokens", type=int, metavar="N", help="of others (default: 2^27; megatron: all)")
 
 
 def _format(options: argparse.Namespace, vocab_size: int) -> "Format":
@@ -207,6 +215,8 @@ def _export(options: argparse.Namespace, _: list[str]) -> int:
 
     if is_work_folder(options.work):
         return _write(WorkSource.open(options.work, tokenizer=options.tokenizer, length_tokens=options.length), options)
+    if not options.work.is_dir():
+        raise UserError(f"{options.work} is no folder. Give a work folder, or what export, pack, convert or mix made.")
     if options.length is not None or options.tokenizer is not None:
         raise UserError(f"--length and --tokenizer are options for a work folder; {options.work} states its own.")
     folder = PackedFolder.open(options.work)

@@ -118,7 +118,7 @@ def test_a_run_over_tls_gives_the_bytes_of_one_process(
     alone, _ = run(make_recipe("alone"))
     ran = _nextlong(["run", recipe_file, "--scheduler", tls], certificates)
     assert ran.returncode == 0, ran.stderr
-    assert "preflight: 1 workers have" in ran.stderr
+    assert "preflight: 1 worker has" in ran.stderr
     from etl.work import Work
 
     assert data_files(Work.open(recipe_file.parent / "work")) == data_files(alone)
