@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMPS := .venv/stamps
 
-.PHONY: demo test soak test-readers lint bench clean-venv
+.PHONY: demo test soak test-readers lint bench docs notebooks clean-venv
 
 demo: $(STAMPS)/demo
 	$(BIN)/nextlong demo
@@ -21,6 +21,13 @@ lint: $(STAMPS)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+notebooks: $(STAMPS)/dev
+	$(BIN)/python -m pytest tests/notebooks
+
+docs: $(STAMPS)/dev
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/site
+	@echo build/site/index.html
 
 bench: $(STAMPS)/dev
 	$(BIN)/python -m benchmarks
