@@ -1,10 +1,10 @@
 """What Dask itself shows of a run: the address of its dashboard, and a performance report, written when it ends."""
 
 import contextlib
-import importlib.util
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ _BOKEH = "bokeh"  # which draws both; without it Dask has no dashboard, and noth
 
 def tell_address(client: Any) -> None:
     """Log where the dashboard of a client's scheduler is, if it draws one."""
-    if client.dashboard_link and client.run_on_scheduler(_has_bokeh):
+    if client.dashboard_link and _has_bokeh(client.run_on_scheduler):
         log.info("dashboard: %s", client.dashboard_link)
 
 
@@ -25,7 +25,7 @@ def check_report(path: Path, *, has_workers: bool) -> None:
     """Raise UserError where no performance report can be written to a file, before the work that it would be of."""
     if not has_workers:
         raise UserError("--report-dask needs workers, but --workers is 0: give at least 1, or leave it out.")
-    if not _has_bokeh():
+    if not _has_bokeh(_here):
         raise UserError("--report-dask needs the package bokeh. Run: pip install 'nextlong[report]'")
     if path.is_dir():
         raise UserError(f"--report-dask {path} is a folder. Name a file in it, such as {path / 'dask.html'}.")
@@ -44,7 +44,7 @@ def reported(client: Any, path: Path) -> Iterator[None]:
     """
     from distributed import performance_report
 
-    if not client.run_on_scheduler(_has_bokeh):
+    if not _has_bokeh(client.run_on_scheduler):
         raise UserError("--report-dask needs the package bokeh where the scheduler runs. Run there: pip install bokeh")
     report = performance_report(filename=os.fspath(path.absolute()), mode="inline")
     report.__enter__()
@@ -65,5 +65,14 @@ def _write(report: Any, client: Any, path: Path) -> None:
         log.info("Dask's performance report is in %s", path)
 
 
-def _has_bokeh() -> bool:
-    return importlib.util.find_spec(_BOKEH) is not None
+def _has_bokeh(call: Callable[..., Any]) -> bool:
+    """Whether it is installed where a function is called; Python's own, as a scheduler may have none of ours."""
+    try:
+        call(version, _BOKEH)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _here(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)

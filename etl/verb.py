@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from etl.logs import file_dask_log
 from etl.terminal import printable_lines
@@ -15,6 +15,10 @@ from nextlong.errors import UserError
 if TYPE_CHECKING:
     from etl.cluster import Cluster
     from etl.engine import Engine
+    from nextlong.recipes import Recipes
+
+
+STAGE_NAMES = ("read", "chunk", "embed", "index", "mine", "interleave", "pack")
 
 
 def add_verb(
@@ -83,6 +87,12 @@ def show(text: str) -> None:
     """Print what a verb gives, whatever text of documents, names or other people's folders is in it."""
     with readers_may_leave():
         print(printable_lines(text))
+
+
+def list_fields(recipes: "Recipes[Any]") -> None:
+    """Print the fields of a kind of recipe, with their documentation."""
+    with readers_may_leave():
+        recipes.parser().print_help()
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from nextlong.sequences import Sequences
 from training.boundaries import IGNORED, collate
 from training.command import process_group
 from training.config import Model
-from training.data import Folder
+from training.folders import Folder
 from training.model import build
 from training.parallel import make_ranks
 

@@ -11,16 +11,18 @@ import plotly.express as px  # type: ignore[import-untyped]
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from etl.explore.run import Run
+from etl.report.canvas import FONT, Palette
 from etl.report.facts import read_facts
-from etl.report.figures import FONT, Palette, flow_figure, histogram_figure
+from etl.report.figures import histogram_figure
 from etl.report.flows import flows
+from etl.report.sankey import flow_figure
 from etl.strip import LIGHT, ROLES
 from etl.work import Work
 from nextlong.errors import UserError
 from nextlong.indexing import Vectors
 
 _INK, _GRID = "#7d838c", "rgba(128,132,140,0.25)"
-_PALETTE = Palette(_INK, _INK, _GRID, LIGHT["meta"], LIGHT["negative"], LIGHT["meta"])
+_PALETTE = Palette(_INK, _INK, _GRID, LIGHT)
 _SERIES = [LIGHT[role] for role in ROLES]
 
 

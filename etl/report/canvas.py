@@ -7,7 +7,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from etl import strip
 
-_FONT = "system-ui, sans-serif"
+FONT = "system-ui, sans-serif"
 
 
 class Palette(NamedTuple):
@@ -40,11 +40,11 @@ def canvas(trace: Any, palette: Palette, *, height: int = 300) -> go.Figure:
     figure.update_layout(
         template="none",
         height=height,
-        font={"family": _FONT, "size": 12, "color": palette.ink},
+        font={"family": FONT, "size": 12, "color": palette.ink},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         margin={"l": 8, "r": 16, "t": 28, "b": 8},
-        hoverlabel={"font": {"family": _FONT}},
+        hoverlabel={"font": {"family": FONT}},
         showlegend=False,
         dragmode=False,
     )

@@ -1,0 +1,1 @@
+"""What each verb of the command line takes, and calls; modules are imported when it is called."""
