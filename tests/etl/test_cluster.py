@@ -311,6 +311,8 @@ def test_a_worker_that_is_busy_is_waited_for(
                 until((tmp_path / "begun").exists, "the task")
         with scheduler_engine(cluster.address) as engine, frozen(*[worker.pid] * doing.startswith("nothing")):
             ran = pool.submit(engine.map, _wait, [str(tmp_path)], doing="wait", unit="part")
+            if not doing.startswith("nothing"):
+                until((tmp_path / "begun").exists, "the task")  # a fresh worker imports packages first
             with pytest.raises(TimeoutError):  # four looks, or two that get no answer
                 ran.result(2.5)
             assert (tmp_path / "begun").exists() != doing.startswith("nothing")
