@@ -28,6 +28,8 @@ from nextlong.config import Chunking
 from nextlong.errors import UserError
 from nextlong.tokenizing import TokenIds, Tokenizer, chunk_documents_by_tokens, resolve_tokenizer
 
+_ROWS_PER_GROUP = 2_048  # some 4 MB of text: whoever looks at one chunk reads no more
+
 
 class ChunkedPart(NamedTuple):
     """The chunks of one part of the corpus, numbered from 0."""
@@ -180,7 +182,7 @@ def _write_cut(
     num_chars = pc.sum(pc.utf8_length(left_out["text"])).as_py() or 0
     for unit, number in (("documents", left_out.num_rows), ("chars", num_chars)):
         part.account.add(unit, read=number, kept=0, dropped={quarantine.REASON: number})
-    write_table(folder / f"{name}.parquet", part.chunks)
+    write_table(folder / f"{name}.parquet", part.chunks, rows_per_group=_ROWS_PER_GROUP)
     write_table(folder / f"{name}.documents.parquet", part.documents)
     write_raw(folder / f"{name}.tokens", part.tokens.ids)
     write_array(folder / f"{name}.offsets.npy", part.tokens.offsets)

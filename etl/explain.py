@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from etl.show import Origin, chunk_origins, first_words
+from etl.origins import Origin, chunk_origins
+from etl.show import first_words
 from etl.terminal import printable
 from etl.work import Work
 from nextlong.errors import UserError

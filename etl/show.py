@@ -1,29 +1,20 @@
 """A finished run, for people: the table of its stages, and a long document as its meta-chunks and negatives."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from etl.lookup import documents_of
+from etl.origins import Origin, chunk_origins
 from etl.terminal import printable
 from etl.work import Work
 from nextlong.errors import UserError
 
 _STRIP_COLUMNS = 100
 _SHOWN_NEGATIVES = 3
-
-
-class Origin(NamedTuple):
-    """Where a chunk comes from."""
-
-    doc_id: int
-    source_id: str
-    chunk_index: int
-    text: str
 
 
 def stage_table(summary: dict[str, Any]) -> str:
@@ -88,26 +79,6 @@ def _window(document: dict[str, Any], segments: list[dict[str, Any]], origins: d
         origin = origins[group[0]["chunk_id"]]
         span = _span({"start": group[0]["start"], "end": group[-1]["end"]})
         yield f'  {span}  {_score(group[0])}  {printable(origin.source_id)}: "{first_words(origin.text, 66)}"'
-
-
-def chunk_origins(work: Work, chunk_ids: Iterable[int]) -> dict[int, Origin]:
-    """Where chunks come from, by chunk_id; reads only the parts that hold them."""
-    wanted = sorted(set(chunk_ids))
-    origins: dict[int, Origin] = {}
-    first = 0
-    for path, rows in work["chunk"].tables():
-        here = [chunk for chunk in wanted if first <= chunk < first + rows]
-        if here:
-            table = pq.read_table(path, columns=["doc_id", "chunk_index", "text"]).take(
-                [chunk - first for chunk in here]
-            )
-            documents = pq.read_table(documents_of(path), columns=["doc_id", "source_id"])
-            places = pc.index_in(table["doc_id"], value_set=documents["doc_id"])
-            names = documents["source_id"].take(places).to_pylist()
-            columns = [table["doc_id"].to_pylist(), names, table["chunk_index"].to_pylist(), table["text"].to_pylist()]
-            origins |= {chunk: Origin(*row) for chunk, *row in zip(here, *columns, strict=True)}
-        first += rows
-    return origins
 
 
 def first_words(text: str, num_chars: int) -> str:

@@ -9,10 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from etl.explore.stages import bounds, finished, finished_names, num_rows, part_with
 from etl.lookup import documents_of
+from etl.origins import chunk_origins
 from etl.schemas import CHUNKS, to_frame
-from etl.show import chunk_origins, first_words
+from etl.show import first_words
+from etl.stage_rows import bounds, finished, finished_names, num_rows, part_with
 from etl.terminal import printable
 from etl.work import Work
 from nextlong.errors import UserError

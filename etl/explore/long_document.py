@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from etl.explore.stages import finished, num_rows, row_at
-from etl.show import chunk_origins
+from etl.origins import chunk_origins
+from etl.stage_rows import finished, num_rows, row_at
 from etl.strip import Span, strip_html
 from etl.terminal import printable, printable_lines
 from etl.work import StageFolder, Work

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from etl.draw import usable_documents
 from etl.embed import loaded_embedder
-from etl.explore.stages import finished
 from etl.lookup import loaded
+from etl.origins import chunk_origins
 from etl.recipe import Recipe
 from etl.search import open_retriever
-from etl.show import chunk_origins
+from etl.stage_rows import finished
 from etl.work import RECIPE_FILE, StageFolder, Work
 from nextlong.bm25 import Bm25
 from nextlong.errors import UserError

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etl.explore.long_document import LongDocument, open_long_document
-from etl.explore.stages import finished, num_rows, row_at
+from etl.stage_rows import finished, num_rows, row_at
 from etl.strip import strip_html
 from etl.terminal import printable
 from etl.work import Work

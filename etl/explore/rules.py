@@ -6,10 +6,10 @@ from numpy.typing import NDArray
 
 from etl.explore.document import Document, chunk_at, open_document
 from etl.explore.neighbours import neighbour_frame
-from etl.explore.stages import finished
 from etl.lookup import chunk_store
 from etl.recipe import Recipe
 from etl.search import open_retriever
+from etl.stage_rows import finished
 from etl.work import Work
 from nextlong.config import Mining
 from nextlong.errors import UserError

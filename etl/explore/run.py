@@ -25,11 +25,11 @@ from etl.explore.neighbours import embed, neighbours_of_text
 from etl.explore.packed_row import PackedRow, open_packed_row
 from etl.explore.rules import judged_neighbours
 from etl.explore.segments import lazy_segments
-from etl.explore.stages import finished, finished_names, lazy
 from etl.parts import read_json
 from etl.recipe import Recipe, load_recipe
 from etl.schemas import CHUNKS, DOCUMENT_NEIGHBOURS, DOCUMENTS, KEYWORDS, LONG_DOCUMENTS, NEGATIVES, PACKED
 from etl.search import open_index
+from etl.stage_rows import finished, finished_names, lazy
 from etl.terminal import printable
 from etl.work import RECIPE_FILE, STAGES, Work
 from nextlong.errors import UserError

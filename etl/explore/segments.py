@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from etl.explore.stages import Tables
 from etl.schemas import SEGMENT, meta, to_frame
+from etl.stage_rows import Tables
 
 SEGMENTS = pa.schema([("sample_id", pa.int64()), *SEGMENT])
 """Of which long document, and the fields of schemas.SEGMENT."""

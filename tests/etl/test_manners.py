@@ -15,7 +15,21 @@ from nextlong.spelling import nearest
 from tests.etl.test_cli import NEXTLONG, nextlong
 from tests.etl.test_pipeline import run
 
-SHORT = ("run", "plan", "compare", "demo", "status", "peek", "report", "clean", "train", "export", "mix", "verify", "trace")
+SHORT = (
+    "run",
+    "plan",
+    "compare",
+    "demo",
+    "status",
+    "peek",
+    "report",
+    "clean",
+    "train",
+    "export",
+    "mix",
+    "verify",
+    "trace",
+)
 LONG = ("", "pack", "convert", "completion")  # with as many options, or verbs
 
 

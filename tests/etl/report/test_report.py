@@ -123,7 +123,7 @@ def test_ten_long_documents_are_shown_with_their_texts(work_of: WorkOf, strategy
 
 
 def test_a_segments_text_and_origin_are_its_chunks(work_of: WorkOf) -> None:
-    from etl.show import chunk_origins
+    from etl.origins import chunk_origins
 
     work = Work.open(work_of("nextlong"))
     chunk_ids = range(work["chunk"].manifest()["rows"])  # type: ignore[index]
