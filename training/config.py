@@ -28,7 +28,7 @@ class Model:
     """What is trained."""
 
     path: str
-    """A transformers folder: config.json, safetensors, fast tokenizer. `hf download` makes one of a hub model."""
+    """A transformers folder (config.json, safetensors, fast tokenizer), or a hub id, which is fetched."""
     rope_theta: float | None = None
     """Base of the rotary positions; None: the model's own. Longer sequences want a larger one (Table 8)."""
     extend_positions: bool = False
@@ -251,6 +251,10 @@ class Training:
     def folder(self) -> Path:
         """The run folder."""
         return Path(self.output).expanduser()
+
+    def with_model(self, path: str) -> "Training":
+        """The same with its model elsewhere."""
+        return dataclasses.replace(self, model=dataclasses.replace(self.model, path=path))
 
 
 def rows_per_step(global_batch_tokens: int, length_tokens: int) -> int:

@@ -40,8 +40,7 @@ class Shape:
             return cls.of(json.loads(path.read_text()))
         except FileNotFoundError as error:
             raise UserError(
-                f"model.path {folder} has no config.json. Of a hub's model it is enough here: "
-                f"hf download MODEL config.json --local-dir {folder}"
+                f"model.path {folder} has no config.json: give a folder of transformers, or a hub id (OWNER/NAME)."
             ) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} describes no causal LM: {type(error).__name__} {error}.") from error

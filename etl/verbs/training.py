@@ -38,6 +38,7 @@ def add_train(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def _train(options: argparse.Namespace, overrides: list[str]) -> int:
+    from training.hub import local_folder
     from training.recipe import RECIPES
 
     if options.fields:
@@ -52,6 +53,7 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.dry_run:
         from training.page import page
 
+        recipe = recipe.with_model(local_folder(recipe.model.path, config_only=True))
         show(page(recipe, ranks=options.ranks, length_tokens=options.length, mfu=options.mfu))
         return 0
     from training import launch
@@ -70,6 +72,7 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
         rank = stack.enter_context(command.process_group())
         if rank:
             hush()
+        recipe = recipe.with_model(local_folder(recipe.model.path))
         command.prepare(recipe, lambda folder: stack.enter_context(locked(folder)))
         if rank == 0:
             log_to(recipe.folder)
