@@ -1,10 +1,11 @@
 """A long document's segments in, a strip to scale out: one HTML fragment of its own, without scripts or ids."""
 
-import re
 from collections.abc import Iterator, Sequence
 from html import escape
 from math import isnan
 from typing import NamedTuple
+
+from etl.terminal import printable_lines
 
 ROLES = {
     "meta": "meta-chunks",
@@ -18,8 +19,6 @@ ROLES = {
 LIGHT = {"meta": "#0b5cab", "negative": "#d07c00", "repeat": "#8e4ec6", "document": "#0e7d67", "special": "#85888d"}
 DARK = {"meta": "#6cb2ff", "negative": "#d99a2b", "repeat": "#c39bea", "document": "#3fb59b", "special": "#7d8187"}
 """Colours of the roles on a light and on a dark page: told apart by the colour-blind, 3:1 or more against the page."""
-
-_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class Span(NamedTuple):
@@ -57,8 +56,8 @@ def strip_html(title: str, spans: Sequence[Span], *, total_tokens: int, max_text
 
 
 def html_text(text: str) -> str:
-    """A text for HTML: escaped, and what no font draws replaced."""
-    return escape(_UNSEEN.sub("\ufffd", text))
+    """A text for HTML: escaped; what is not seen, or turns the direction of writing, is shown as its escape."""
+    return escape(printable_lines(text))
 
 
 def _boxes(spans: Sequence[Span], total: int, max_text_chars: int) -> Iterator[str]:

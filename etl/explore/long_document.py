@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from etl.origins import chunk_origins
 from etl.stage_rows import finished, num_rows, row_at
 from etl.strip import Span, strip_html
-from etl.terminal import printable, printable_lines
+from etl.terminal import printable
 from etl.work import StageFolder, Work
 from nextlong.errors import UserError
 
@@ -48,8 +48,7 @@ class LongDocument:
     def spans(self) -> list[Span]:
         """The segments, as the strip draws them."""
         rows = self.segments[list(Span._fields)].astype(object).where(lambda frame: frame.notna(), None)
-        spans = [Span(*row) for row in rows.itertuples(index=False)]
-        return [each._replace(source_id=printable(each.source_id), text=_shown(each.text)) for each in spans]
+        return [Span(*row) for row in rows.itertuples(index=False)]
 
     def __repr__(self) -> str:
         roles = Counter(self.segments["role"].tolist())
@@ -69,9 +68,14 @@ class LongDocument:
         return f"Long document {self.sample_id}: {printable(self.source_id)} ({printable(self.source)})"
 
 
-def _shown(text: str | None) -> str | None:
-    """What turns the direction of writing, or is not seen, becomes its escape."""
-    return None if text is None else printable_lines(text)
+class LongDocuments(list[LongDocument]):
+    """Several of them, which show themselves one below the other."""
+
+    def __repr__(self) -> str:
+        return "\n".join(map(repr, self))
+
+    def _repr_html_(self) -> str:
+        return "".join(each._repr_html_() for each in self)
 
 
 _PLURALS = {"meta": "meta-chunks", "negative": "negatives", "repeat": "repeats", "document": "chunks of documents"}
@@ -101,12 +105,12 @@ def sample_ids(stage: StageFolder) -> NDArray[np.int64]:
     return np.concatenate([np.empty(0, np.int64), *found])
 
 
-def long_documents_over(work: Work, number: int, seed: int) -> list[LongDocument]:
+def long_documents_over(work: Work, number: int, seed: int) -> LongDocuments:
     """So many long documents spread over the whole run: one drawn from each of `number` equal stretches of it."""
     total = num_rows(finished(work, "interleave").tables())
     edges = np.linspace(0, total, min(number, total) + 1).astype(np.int64)
     rng = np.random.default_rng(seed)
-    return [long_document_at(work, int(rng.integers(*pair))) for pair in pairwise(edges)]
+    return LongDocuments(long_document_at(work, int(rng.integers(*pair))) for pair in pairwise(edges))
 
 
 def long_document_at(work: Work, place: int) -> LongDocument:

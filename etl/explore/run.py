@@ -20,7 +20,7 @@ from etl.explore.accounts import account_frame, stage_html
 from etl.explore.document import Document, chunk_at, open_document
 from etl.explore.embeddings import lazy_embeddings
 from etl.explore.exporting import export_run
-from etl.explore.long_document import LongDocument, long_documents_over, open_long_document, sample_ids
+from etl.explore.long_document import LongDocument, LongDocuments, long_documents_over, open_long_document, sample_ids
 from etl.explore.neighbours import embed, neighbours_of_text
 from etl.explore.packed_row import PackedRow, open_packed_row
 from etl.explore.rules import judged_neighbours
@@ -140,7 +140,7 @@ class Run:
         """int64 [num_long_documents]: those that `long_document` knows."""
         return sample_ids(finished(self._work, "interleave"))
 
-    def sample(self, number: int = 3, *, seed: int = 0) -> list[LongDocument]:
+    def sample(self, number: int = 3, *, seed: int = 0) -> LongDocuments:
         """So many long documents, spread over the whole run, by the seed; fewer where there are fewer."""
         if number < 1:
             raise UserError(f"a sample of {number} long documents is none. Give at least 1.")

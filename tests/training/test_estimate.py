@@ -203,7 +203,11 @@ def test_the_page_says_whether_it_fits(tmp_path: Path) -> None:
             "the sequence length is not known: .* nowhere here. Say --length TOKENS",
         ),
         ([], {"mfu": 40.0}, "--mfu is 40, but it must be above 0, and at most 1"),
-        (["--model.path=nowhere"], {}, "model.path nowhere has no config.json: give a folder of transformers, or a hub id"),
+        (
+            ["--model.path=nowhere"],
+            {},
+            "model.path nowhere has no config.json: give a folder of transformers, or a hub id",
+        ),
     ],
 )
 def test_what_cannot_be_is_one_sentence(

@@ -143,7 +143,10 @@ def test_token_ids_that_cannot_be(pack: Pack, tmp_path: Path, columns: dict[str,
         (_columns(indices=_pairs([[3, 13]])), 3, 10),
         (_after_null(**_columns(mask=_lists(IDS, pa.uint8()), ids=_lists([[1] * 20] * 3, pa.uint32()))), 0, 0),
     ],
-    ids=str,
+    ids=[
+        *("plain", "uint8", "large lists", "fixed lists", "nulls", "pieces", "no pieces", "none of a row", "gaps"),
+        "mask of ids",
+    ],
 )
 def test_token_ids_of_any_type_with_or_without_boundaries_and_nulls_are_accounted_for(
     pack: Pack, tmp_path: Path, columns: dict[str, Any], num_documents: int, dropped: int
