@@ -252,7 +252,6 @@ def _raw(**facts: Any) -> Callable[[dict[str, Any]], Any]:
         (_raw(bytes=5), r"shard\.00000\.mds is no whole MDS shard"),
         (_set(raw_data=None), "is no MDS folder"),
     ],
-    ids=str,
 )
 def test_an_mds_index_that_lies(
     pack: Pack, tmp_path: Path, change: Callable[[dict[str, Any]], Any], match: str
