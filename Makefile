@@ -12,10 +12,11 @@ test: $(STAMPS)/dev lint
 	$(BIN)/python -m pytest
 
 soak: $(STAMPS)/soak
-	$(BIN)/python -m pytest -rs --timeout=900 tests/soak
+	$(BIN)/python -m pytest -rs --timeout=900 -m "" tests/soak
+	$(BIN)/python -m pytest -rs --timeout=900 -m long
 
 test-readers: $(STAMPS)/readers
-	$(BIN)/python -m pytest -rs --timeout=900 tests/readers
+	$(BIN)/python -m pytest -rs --timeout=900 -m "" tests/readers
 
 lint: $(STAMPS)/dev
 	$(BIN)/ruff check .

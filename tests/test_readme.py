@@ -125,6 +125,7 @@ def _make_inputs(demo: Path, folder: Path) -> None:
         (folder / name / "tokenizer_config.json").write_text(json.dumps(special | extra))
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 8}
     (folder / "llama" / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 16384} | sizes))
+    shutil.copytree(folder / "llama", folder / "tiny")
     (folder / "books").mkdir()
     shutil.copy(demo / "docstrings.parquet", folder / "books")
     pq.write_table(pa.table({"input_ids": [list(range(300)), list(range(40))]}), folder / "tokens.parquet")

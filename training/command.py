@@ -43,8 +43,8 @@ def process_group() -> Iterator[int]:
     dist.destroy_process_group()  # not after a failure: others may still wait for this rank
 
 
-def prepare(recipe: Training, lock: Callable[[Path], object]) -> None:
-    """Make or take up the run folder, once and locked; where rank 0 finds a mistake, all ranks raise it."""
+def prepare(recipe: Training, lock: Callable[[Path], object] = lambda folder: None) -> None:
+    """Make or take up the run folder, once, locked by `lock`; where rank 0 finds a mistake, all ranks raise it."""
     _on_rank_0(lambda: run_folder.prepare(recipe, lock))
 
 

@@ -119,6 +119,7 @@ def test_odd_texts_are_kept_or_counted(on: MakeRecipe, tmp_path: Path) -> None:
     assert table(work, "read")["text"].to_pylist()[60:] == ["a lone \ufffd surrogate", "nul \x00 byte"]
 
 
+@pytest.mark.long
 def test_one_line_of_twenty_megabytes(on: MakeRecipe, tmp_path: Path) -> None:
     texts = [text for _, text in make_texts(60)] + ["words without end " * 1_150_000]
     recipe = on(_jsonl(tmp_path / "a.jsonl", texts))

@@ -59,7 +59,7 @@ def test_a_scheduler_that_runs_already_gives_them_too(make_recipe: MakeRecipe) -
     ("greeting", "message"),
     [
         (b"SSH-2.0-OpenSSH\r\n", "another kind of server listens there"),
-        (b"", "what listens there does not understand Dask"),
+        pytest.param(b"", "what listens there does not understand Dask", marks=pytest.mark.long),
     ],
 )
 def test_another_server_at_the_schedulers_port_is_told(greeting: bytes, message: str) -> None:

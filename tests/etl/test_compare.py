@@ -116,6 +116,7 @@ def test_names_that_are_none_are_refused(names: list[str], message: str) -> None
         check_names(names)
 
 
+@pytest.mark.long
 def test_from_the_command_line(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     recipe = make_recipe()
     recipe = dataclasses.replace(recipe, mining=dataclasses.replace(recipe.mining, near_duplicate_overlap=0.3))

@@ -105,6 +105,7 @@ def most_open_files() -> Iterator[int]:
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
+@pytest.mark.long
 def test_token_files_may_be_more_than_a_process_may_open(tmp_path: Path, most_open_files: int) -> None:
     num_files = 2 * most_open_files
     paths = [tmp_path / f"{number}.tokens" for number in range(num_files)]

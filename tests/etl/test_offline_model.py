@@ -158,6 +158,7 @@ def test_other_weights_are_not_used(cache: Path, monkeypatch: pytest.MonkeyPatch
     assert not (cache / FOLDER).exists()
 
 
+@pytest.mark.long
 def test_an_export_that_differs_from_the_model_is_not_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(etl.offline_model, "_LARGEST_DIFFERENCE", 1e-12)
     with pytest.raises(RuntimeError, match="differs from the model by"):

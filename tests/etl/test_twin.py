@@ -28,7 +28,7 @@ MakeRecipe = Callable[..., Recipe]
     [
         {},
         {"synthesis": {"position": "tail", "seed": 3}},
-        {"synthesis": {"position": "random", "num_samples": None}},
+        pytest.param({"synthesis": {"position": "random", "num_samples": None}}, marks=pytest.mark.long),
         {"synthesis": {"budget": "paper"}},
         {"synthesis": {"budget": "paper", "overshoot_ratio": 1.3}},
         {"synthesis": {"max_meta_ratio": 0.2}},

@@ -25,7 +25,7 @@ SHOWN = {
     "01_one_document": ["nextlong-strip", "own_document", "the meta-chunks are the document: True"],
     "02_corpus": ["dask", "Lengths of chunks", "exact_copy"],
     "03_negatives": ["Similarity to the meta-chunk by rank", "2,048 characters", "Milliseconds a query"],
-    "04_training": ["Held-out loss by role", "largest change of a loss", "0.000000"],
+    "04_training": ["Held-out loss by role", "largest change of a loss", "0.0000"],
 }
 
 

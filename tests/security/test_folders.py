@@ -280,7 +280,9 @@ def test_a_link_at_the_name_of_a_file_that_is_written_is_not_followed(
     assert victim.read_text() == "theirs"
 
 
-@pytest.mark.parametrize("umask", [0o027, 0o077, 0o002], ids=oct)
+@pytest.mark.parametrize(
+    "umask", [0o027, *(pytest.param(each, marks=pytest.mark.long) for each in (0o077, 0o002))], ids=oct
+)
 def test_files_are_made_with_the_users_umask(make_recipe: MakeRecipe, tmp_path: Path, umask: int) -> None:
     """By workers, by FAISS and bm25s, by locks, logs and hard links; a comparison makes and reuses all of them."""
     recipe = tmp_path / "recipe.yaml"

@@ -154,15 +154,15 @@ def test_a_loss_that_is_no_number_and_a_full_disk_end_the_run_with_the_checkpoin
     weights["model.embed_tokens.weight"][token] = float("nan")
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
     told = recipe(model={"path": str(broken)}, saving={"every_steps": 1})
-    full = recipe("full", optimizer={"steps": 150}, saving={"every_steps": 50})
-    request = [{"recipe": told}, {"recipe": full, "full_in_save": 100}, {"recipe": full}]
+    full = recipe("full", optimizer={"steps": 60}, saving={"every_steps": 20})
+    request = [{"recipe": told}, {"recipe": full, "full_in_save": 40}, {"recipe": full}]
     answer, *others = launch("train", request, tmp_path / "ranks", ranks=2)
-    sentence = "RuntimeError: checkpoint .*step-00000100 could not be written .*No space left on device.*: make room"
+    sentence = "RuntimeError: checkpoint .*step-00000040 could not be written .*No space left on device.*: make room"
     assert re.search(sentence, others[0]["error"])
-    first = [each["step"] for each in metrics(full)].index(50, 51)  # what was done when it went on
-    assert 100 <= first < 150  # it is told before the next save
+    first = [each["step"] for each in metrics(full)].index(20, 21)  # what was done when it went on
+    assert 40 <= first < 60  # it is told before the next save
     assert others[1]["error"] is None
-    assert "going on after step 50" in others[1]["log"]
+    assert "going on after step 20" in others[1]["log"]
     step = number // 4
     assert answer["error"].startswith(f"DivergedError: step {step}: the loss is nan")
     folder, row = rows.place(number)

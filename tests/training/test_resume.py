@@ -149,6 +149,7 @@ def test_a_run_that_is_killed_in_a_save_goes_on_from_the_last_whole_checkpoint(
     assert told["rows_per_step"] == 4
 
 
+@pytest.mark.long
 def test_sigterm_to_torchrun_saves_and_ends(recipe: Recipe, tmp_path: Path) -> None:
     told = recipe("long", optimizer={"steps": 100_000}, saving={"every_steps": 100_000})
     process = subprocess.Popen(

@@ -56,7 +56,7 @@ def hostile(recipe_of: Any, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_hostile_names_and_texts_are_escaped(hostile: Run) -> None:
     long_document, row = hostile.sample(1)[0], hostile.packed_row(0)
-    for each in (hostile, long_document, row):
+    for each in (hostile, long_document, row, hostile.sample(2)):
         assert not re.search("<script|<u>|\x1b|\u202e", each._repr_html_())
     for each in (hostile, long_document, row, hostile.document(0)):
         assert repr(each).replace("\n", "").isprintable()

@@ -46,7 +46,11 @@ def _interrupted(mode: str, step: int, folder: Path, *command: object) -> list[d
     return found
 
 
-@pytest.mark.parametrize(("mode", "step"), [("kill", 9), ("full", 19), ("ctrl-c", 19)])
+EVERY = [pytest.param(mode, step, marks=pytest.mark.long) for mode, step in (("kill", 5), ("full", 7), ("ctrl-c", 7))]
+"""At so many operations only where there is time."""
+
+
+@pytest.mark.parametrize(("mode", "step"), [("kill", 37), ("full", 41), ("ctrl-c", 43), *EVERY])
 def test_an_export_interrupted_at_any_operation(work: Work, tmp_path: Path, mode: str, step: int) -> None:
     out = tmp_path / "there" / "out"
     command = ["export", work.path, "--format", "parquet", "--shard-tokens", 5 * TARGET, "--out", out]
@@ -60,7 +64,7 @@ def test_an_export_interrupted_at_any_operation(work: Work, tmp_path: Path, mode
 def test_packing_interrupted_at_any_operation(corpus_file: Path, tokenizer_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "there" / "out"
     packing = ["--tokenizer", tokenizer_file, "--length", 512, "--format", "megatron", "--shard-tokens", 30_000]
-    found = _interrupted("kill", 17, out.parent, "pack", corpus_file, *packing, "--out", out)
+    found = _interrupted("kill", 43, out.parent, "pack", corpus_file, *packing, "--out", out)
     assert [each for each in found if each["wrong"]] == []
 
 
@@ -68,7 +72,7 @@ def test_mixing_interrupted_at_any_operation(pack: Pack, tmp_path: Path) -> None
     one, two = pack("one"), pack("two", seed=1)
     out = tmp_path / "there" / "out"
     mixing = ["--proportions", 1, 2, "--format", "mds", "--shard-bytes", 60_000, "--compression", "zstd"]
-    found = _interrupted("kill", 23, out.parent, "mix", one.path, two.path, *mixing, "--out", out)
+    found = _interrupted("kill", 53, out.parent, "mix", one.path, two.path, *mixing, "--out", out)
     assert [each for each in found if each["wrong"]] == []
     assert verify(one.path, Engine()).faults == verify(two.path, Engine()).faults == []
 
@@ -214,7 +218,7 @@ def _ctrl_c(packing: Packing) -> int:
     return 130
 
 
-@pytest.mark.parametrize("stop", [_kill, _ctrl_c], ids=["kill", "ctrl-c"])
+@pytest.mark.parametrize("stop", [_kill, pytest.param(_ctrl_c, marks=pytest.mark.long)], ids=["kill", "ctrl-c"])
 def test_a_killed_worker_costs_nothing_and_a_stopped_command_goes_on_where_it_was(
     corpus_file: Path,
     tokenizer_file: Path,
