@@ -170,7 +170,8 @@ def test_a_bomb_ends_in_one_sentence_and_not_in_swap(tmp_path: Path, name: str, 
         assert num_bytes < 400 * MIB  # a.txt holds what it may, a zstd window is 128 MiB
 
 
-@pytest.mark.parametrize("ending", ["gz", pytest.param("zst", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("ending", BOMBS)
 def test_a_bomb_is_bounded_by_default_too(tmp_path: Path, ending: str) -> None:
     for name, start in (("a.jsonl", b'{"text": "'), ("a.txt", b"")):
         path = BOMBS[ending](tmp_path / f"{name}.{ending}", 704 * MIB, start=start)

@@ -12,9 +12,9 @@ import pytest
 
 from etl.recipe import Recipe, resolved_yaml
 from etl.work import Work
+from tests import forked
 from tests.etl.test_pipeline import data_files, table
-
-NEXTLONG = [sys.executable, "-m", "etl.cli"]
+from tests.forked import NEXTLONG
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def recipe_file(make_recipe: Callable[..., Recipe], tmp_path: Path) -> Path:
 
 
 def nextlong(*arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
-    ran = subprocess.run([*NEXTLONG, *map(str, arguments)], capture_output=True, text=True, timeout=200)
+    ran = forked.run([*map(str, arguments)])
     assert ran.returncode == status, ran.stderr
     assert "Traceback" not in ran.stdout + ran.stderr
     return ran
@@ -49,6 +49,7 @@ def test_a_run_shows_its_stages_and_a_long_document(recipe_file: Path, tmp_path:
     nextlong("peek", tmp_path / "work", "--sample", 10**6, status=2)
 
 
+@pytest.mark.long
 def test_a_dry_run_writes_nothing(recipe_file: Path, tmp_path: Path) -> None:
     ran = nextlong("run", recipe_file, "--dry-run", "--workers", 2)
     for word in ("input", "chunks", "disk", "time", "Nothing was written"):

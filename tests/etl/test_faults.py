@@ -21,8 +21,9 @@ from etl.recipe import Recipe, resolved_yaml
 from etl.verify import damaged_files
 from etl.work import FOLDERS, RECIPE_FILE, STAGES, Work, clean
 from nextlong.errors import UserError
-from tests.etl.test_cli import NEXTLONG, nextlong
+from tests.etl.test_cli import nextlong
 from tests.etl.test_pipeline import data_files, run
+from tests.forked import NEXTLONG
 from tests.processes import Run, frozen
 
 MakeRecipe = Callable[..., Recipe]

@@ -12,8 +12,9 @@ from etl.cli import _parser, main
 from etl.completion import script
 from etl.recipe import RECIPES, Recipe, resolved_yaml
 from nextlong.spelling import nearest
-from tests.etl.test_cli import NEXTLONG, nextlong
+from tests.etl.test_cli import nextlong
 from tests.etl.test_pipeline import run
+from tests.forked import NEXTLONG
 
 SHORT = (
     "run",

@@ -21,8 +21,9 @@ from etl.work import FOLDERS, STAGES, Work, clean
 from nextlong.errors import UserError
 from nextlong.folders import inside
 from nextlong.searching import Index
-from tests.etl.test_cli import NEXTLONG, nextlong
+from tests.etl.test_cli import nextlong
 from tests.etl.test_pipeline import data_files, run
+from tests.forked import NEXTLONG
 
 MakeRecipe = Callable[..., Recipe]
 BAD_NAMES = ["../../secret.npy", "/etc/passwd", "a/../../secret.npy", "..", "", ".", "a\0b", 3, None]

@@ -18,8 +18,8 @@ from etl.cluster import Cluster, started
 from etl.connect import started_engine
 from etl.recipe import resolved_yaml
 from nextlong.errors import UserError
-from tests.etl.test_cli import NEXTLONG
 from tests.etl.test_pipeline import data_files, run
+from tests.forked import NEXTLONG
 from tests.security.test_folders import MakeRecipe
 
 LOCAL = {"n_workers": 2, "threads_per_worker": 1, "memory_limit": 0}

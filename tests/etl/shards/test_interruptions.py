@@ -24,7 +24,7 @@ from nextlong.shards.parquet import Parquet
 from tests.conftest import TARGET
 from tests.etl.shards.conftest import Pack
 from tests.etl.shards.test_export import _export, _hashes
-from tests.etl.test_cli import NEXTLONG
+from tests.forked import NEXTLONG
 from tests.processes import frozen, is_worker, until
 
 LIMIT_SECONDS = 200
@@ -50,7 +50,7 @@ EVERY = [pytest.param(mode, step, marks=pytest.mark.long) for mode, step in (("k
 """At so many operations only where there is time."""
 
 
-@pytest.mark.parametrize(("mode", "step"), [("kill", 37), ("full", 41), ("ctrl-c", 43), *EVERY])
+@pytest.mark.parametrize(("mode", "step"), [("kill", 17), ("full", 29), ("ctrl-c", 29), *EVERY])
 def test_an_export_interrupted_at_any_operation(work: Work, tmp_path: Path, mode: str, step: int) -> None:
     out = tmp_path / "there" / "out"
     command = ["export", work.path, "--format", "parquet", "--shard-tokens", 5 * TARGET, "--out", out]
@@ -64,7 +64,7 @@ def test_an_export_interrupted_at_any_operation(work: Work, tmp_path: Path, mode
 def test_packing_interrupted_at_any_operation(corpus_file: Path, tokenizer_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "there" / "out"
     packing = ["--tokenizer", tokenizer_file, "--length", 512, "--format", "megatron", "--shard-tokens", 30_000]
-    found = _interrupted("kill", 43, out.parent, "pack", corpus_file, *packing, "--out", out)
+    found = _interrupted("kill", 31, out.parent, "pack", corpus_file, *packing, "--out", out)
     assert [each for each in found if each["wrong"]] == []
 
 
@@ -72,7 +72,7 @@ def test_mixing_interrupted_at_any_operation(pack: Pack, tmp_path: Path) -> None
     one, two = pack("one"), pack("two", seed=1)
     out = tmp_path / "there" / "out"
     mixing = ["--proportions", 1, 2, "--format", "mds", "--shard-bytes", 60_000, "--compression", "zstd"]
-    found = _interrupted("kill", 53, out.parent, "mix", one.path, two.path, *mixing, "--out", out)
+    found = _interrupted("kill", 41, out.parent, "mix", one.path, two.path, *mixing, "--out", out)
     assert [each for each in found if each["wrong"]] == []
     assert verify(one.path, Engine()).faults == verify(two.path, Engine()).faults == []
 
