@@ -1,5 +1,6 @@
 """A corpus, a tokenizer and an ONNX model, all made here: real formats and real runtimes, small enough for seconds."""
 
+import os
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,6 +41,16 @@ def make_texts(num_documents: int, seed: int = 0) -> list[tuple[str, str]]:
             paragraphs += [""] * rng.choice([0, 1, 1, 2])
         documents.append((topic, "\n".join(paragraphs) + rng.choice(["", "\n"])))
     return documents
+
+
+@pytest.fixture(autouse=True)
+def _same_environment() -> Iterator[None]:
+    """What a command changes in the environment of the process that it is called in ends with the test."""
+    before = dict(os.environ)
+    yield
+    if os.environ != before:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @pytest.fixture(scope="session")
