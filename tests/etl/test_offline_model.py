@@ -39,6 +39,7 @@ def copied_export(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return asked
 
 
+@pytest.mark.long
 def test_the_export_is_quiet_whole_and_the_model_that_is_in_use(
     cache: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

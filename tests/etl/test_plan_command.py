@@ -148,6 +148,7 @@ def test_a_recipe_s_input_is_a_sample_of_a_larger_corpus(rates_file: Path, make_
     assert large.stages[2].num_bytes == pytest.approx(100 * small.stages[2].num_bytes, rel=0.01)
 
 
+@pytest.mark.long
 def test_the_published_corpus_needs_neither_recipe_nor_corpus(rates_file: Path) -> None:
     shown = nextlong(
         "plan", "--chunks", 644_275_250, "--dimensions", 256, "--granularity", 2048, "--samples", 32000,

@@ -194,6 +194,7 @@ def test_a_document_that_the_tokenizer_cannot_stand_has_no_chunks(
     assert data_files(works[0]) == data_files(works[1])
 
 
+@pytest.mark.long
 def test_a_text_that_the_query_model_cannot_stand_gets_no_keywords(
     make_recipe: MakeRecipe, poisoned_corpus: Path, query_folder: Path, tmp_path: Path
 ) -> None:

@@ -134,6 +134,7 @@ def test_a_folder_of_somebody_else_sends_none(hostile_recipe: Path) -> None:
     assert shown.count("\\x1b]0;owned\\x07") >= 2
 
 
+@pytest.mark.long
 def test_rates_of_another_machine_send_none(hostile_recipe: Path, tmp_path: Path) -> None:
     rates = tmp_path / "rates.json"
     nextlong("plan", hostile_recipe, "--workers", 1, "--write-rates", rates)

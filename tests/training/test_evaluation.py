@@ -139,6 +139,7 @@ def test_every_target_is_in_one_bucket_and_at_most_one_role(folder: Path) -> Non
     assert told["loss"] == pytest.approx(mean, rel=1e-12)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("_group")
 def test_two_ranks_find_what_one_does_side_by_side_and_on_one_sequence(folder: Path, tmp_path: Path) -> None:
     """Five rows on two ranks: one has a row less, and must not be waited for without end."""
