@@ -215,7 +215,9 @@ def _set(environment: dict[str, str]) -> Any:
     return dask.config.set({f"distributed.comm.tls.{names[name]}": value for name, value in environment.items()})
 
 
-@pytest.mark.parametrize("options", [{"protocol": "tls://"}, pytest.param({"security": True}, marks=pytest.mark.long)], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"protocol": "tls://"}, pytest.param({"security": True}, marks=pytest.mark.long)], ids=str
+)
 def test_a_recipes_local_cluster_over_tls(
     certificates: dict[str, str], options: dict[str, Any], make_recipe: MakeRecipe
 ) -> None:
