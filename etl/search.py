@@ -23,7 +23,7 @@ Ask = Callable[[Retriever], None]
 """Asks a retriever what a part will ask it, in the same batches."""
 
 
-def open_retriever(stage: StageFolder, embeddings: StageFolder) -> Retriever:
+def open_retriever(stage: StageFolder, embeddings: StageFolder) -> Bm25 | EmbeddingRetriever:
     """What looks up neighbours in a finished stage, memory-mapped, once a process; embeddings: the stage before."""
     if stage.settings["retrieval"] == "bm25":
         bm25: Bm25 = loaded(lambda: Bm25.open(stage.path / "bm25"), "bm25", stage.path, of=[stage.manifest_file])

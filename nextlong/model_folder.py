@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import mmap
 import os
 import re
@@ -12,8 +11,7 @@ from typing import Any, NamedTuple
 from nextlong.config import Embedding
 from nextlong.errors import UserError
 from nextlong.folders import inside
-
-log = logging.getLogger(__name__)
+from nextlong.hub import snapshot
 
 _ONNX_FILES = ("model.onnx", "onnx/model.onnx")
 _ONNX_ENDINGS = ("", "_data", "_data_[0-9]*", ".data")  # the file itself, and names of its external data
@@ -57,18 +55,8 @@ def resolve_model(model: str, file: str | None = None) -> Path:
         raise UserError(f"embedding.model is {model!r}, a file. Give its folder; embedding.file names a file in there.")
     if model.count("/") > 1 or model.startswith((".", "~", "/")):
         raise UserError(f"embedding.model is {model!r}, but there is no such folder. Give a model folder or a hub id.")
-    from huggingface_hub import snapshot_download
-
-    log.info("model: no folder here is %s, so the hub is asked for it", model)
     onnx_files = [f"{name}{ending}" for name in ([file] if file else _ONNX_FILES) for ending in _ONNX_ENDINGS]
-    try:
-        return Path(snapshot_download(model, allow_patterns=[*onnx_files, "*.json"]))
-    except Exception as error:  # offline, unknown id, no access: all end in the same advice
-        reason = str(error).split("\n")[0]
-        raise UserError(
-            f"embedding.model is {model!r}, but there is no such folder, and the hub gave no such model ({reason}). "
-            f"Give a model folder, or a hub id that can be reached."
-        ) from error
+    return snapshot("embedding.model", model, [*onnx_files, "*.json"])
 
 
 def fingerprint(folder: Path, options: Embedding) -> str:

@@ -15,7 +15,6 @@ from etl.recipe import Recipe
 from etl.search import open_retriever
 from etl.stage_rows import finished
 from etl.work import RECIPE_FILE, StageFolder, Work
-from nextlong.bm25 import Bm25
 from nextlong.errors import UserError
 from nextlong.indexing import Vectors
 from nextlong.model_folder import find_onnx, fingerprint, resolve_model
@@ -46,10 +45,9 @@ def neighbours_of_text(work: Work, recipe: Recipe, text: str, top_k: int) -> pd.
 
 def _found(work: Work, recipe: Recipe, stage: StageFolder, text: str, top_k: int) -> Neighbours:
     retriever = open_retriever(stage, work["embed"])
-    if isinstance(retriever, Bm25):
-        return retriever.neighbours([text], top_k)
-    assert isinstance(retriever, EmbeddingRetriever)
-    return retriever.neighbours_of_vectors(embed(work, recipe, [text]), top_k)
+    if isinstance(retriever, EmbeddingRetriever):
+        return retriever.neighbours_of_vectors(embed(work, recipe, [text]), top_k)
+    return retriever.neighbours([text], top_k)
 
 
 def embed(work: Work, recipe: Recipe, texts: Sequence[str]) -> Vectors:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -178,10 +179,10 @@ def _train(
     with (
         _logged(told["log"]),
         _weights_kept(),
-        _signal_after(signal_after),
+        _after_step(signal_after, _signal_last_rank),
         _ended_in_save(kill_in_save, _kill),
         _ended_in_save(full_in_save, _fill),
-        _whole_after(whole_after, Path(recipe["output"]) / "checkpoints", told["whole"]),
+        _after_step(whole_after, partial(_list_whole, Path(recipe["output"]) / "checkpoints", told["whole"])),
         _signal_in_evaluation(signal_in_evaluation),
         _optimizer_watched(told["groups"], forgets_moments),
     ):
@@ -223,38 +224,32 @@ def _weights_kept() -> Iterator[None]:
 
 
 @contextmanager
-def _signal_after(last: int | None) -> Iterator[None]:
-    """SIGTERM to the last rank alone, after a step."""
-    take = Stepper.take
-
-    def taken(self: Stepper, number: int, micro_steps: list[Batch]) -> Taken:
-        told = take(self, number, micro_steps)
-        if number + 1 == last and dist.get_rank() == dist.get_world_size() - 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return told
-
-    Stepper.take = taken  # type: ignore[method-assign]
-    yield
-    Stepper.take = take  # type: ignore[method-assign]
-
-
-@contextmanager
-def _whole_after(last: int | None, checkpoints: Path, found: list[str]) -> Iterator[None]:
-    """Which checkpoints are whole between two saves, when there was time to write them."""
+def _after_step(last: int | None, call: Callable[[], None]) -> Iterator[None]:
+    """Something happens when so many steps are done."""
     take = Stepper.take
 
     def taken(self: Stepper, number: int, micro_steps: list[Batch]) -> Taken:
         told = take(self, number, micro_steps)
         if number + 1 == last:
-            deadline = time.monotonic() + 20
-            while not found and time.monotonic() < deadline:
-                time.sleep(0.02)
-                found.extend(path.parent.name for path in sorted(checkpoints.glob("*/complete.json")))
+            call()
         return told
 
     Stepper.take = taken  # type: ignore[method-assign]
     yield
     Stepper.take = take  # type: ignore[method-assign]
+
+
+def _signal_last_rank() -> None:
+    if dist.get_rank() == dist.get_world_size() - 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _list_whole(checkpoints: Path, found: list[str]) -> None:
+    """Those that are whole between two saves, when there was time to write them."""
+    deadline = time.monotonic() + 20
+    while not found and time.monotonic() < deadline:
+        time.sleep(0.02)
+        found.extend(path.parent.name for path in sorted(checkpoints.glob("*/complete.json")))
 
 
 @contextmanager
@@ -264,8 +259,8 @@ def _signal_in_evaluation(is_sent: bool) -> Iterator[None]:
 
     def signalled(self: Evaluator, folder: Any) -> Iterator[Any]:
         for place, row in enumerate(rows(self, folder)):
-            if is_sent and place == 1 and dist.get_rank() == dist.get_world_size() - 1:
-                os.kill(os.getpid(), signal.SIGTERM)
+            if is_sent and place == 1:
+                _signal_last_rank()
             yield row
 
     Evaluator._rows = signalled  # type: ignore[method-assign]

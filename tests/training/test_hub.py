@@ -35,7 +35,9 @@ def test_a_hub_id_is_trained_from_the_cache(cached: Path, tmp_path: Path) -> Non
         )  # fmt: skip
         assert ran.returncode == status, ran.stderr
         if status:
-            assert "model.path is some/other, but there is no such folder, and the hub gave no such model" in ran.stderr
+            assert (
+                "model.path is 'some/other', but there is no such folder, and the hub gave no such model" in ran.stderr
+            )
         else:
             assert (tmp_path / "run" / "model" / "config.json").is_file()
             assert (tmp_path / "run" / "model" / "tokenizer.json").read_text() == (
