@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 
 from etl.arguments import Parser
-from etl.logs import Console, log_with
+from etl.logs import logged_to_screen
 from etl.shards.verbs import SHARD_VERBS
 from etl.verb import add_verb, readers_may_leave, show
 from etl.verbs.folders import FOLDER_VERBS
@@ -30,9 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     argv = joined(sys.argv[1:] if arguments is None else arguments, _PLAIN_FIELDS)
     with readers_may_leave():
         options, rest = _parsed(argv)
-    log_with(Console())
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its retries are no news: the sentence at their end is
     os.environ["PYTHONSAFEPATH"] = "1"  # so no worker imports a module of the current folder in place of Python's own
+    with logged_to_screen():
+        return _called(options, rest)
+
+
+def _called(options: argparse.Namespace, rest: list[str]) -> int:
     try:
         status: int = options.call(options, rest)
         return status

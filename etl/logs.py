@@ -2,6 +2,8 @@
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from etl.terminal import Formatter
@@ -38,6 +40,21 @@ def log_with(handler: logging.Handler) -> None:
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.DEBUG)
         logging.getLogger(name).addHandler(handler)
+
+
+@contextmanager
+def logged_to_screen() -> Iterator[None]:
+    """What is logged meanwhile goes to standard error, and to what folders log_to names; to neither afterwards."""
+    before = {name: list(logging.getLogger(name).handlers) for name in _LOGGERS}
+    log_with(Console())
+    try:
+        yield
+    finally:
+        for name, handlers in before.items():
+            logger = logging.getLogger(name)
+            for handler in [each for each in logger.handlers if each not in handlers]:
+                logger.removeHandler(handler)
+                handler.close()
 
 
 def hush() -> None:
