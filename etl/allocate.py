@@ -14,7 +14,7 @@ from etl.mine import CorpusMeans, paper_negatives
 from etl.schemas import PLANS
 from nextlong.budgeting import Allocation, ChunkFacts, allocate_exact, allocate_paper
 from nextlong.config import Chunking, Synthesis
-from nextlong.interleaving import Segment, interleave
+from nextlong.interleaving import ROLES, Segments, interleave
 from nextlong.mining import Candidates
 from nextlong.sampling import STAGE_POSITION
 from nextlong.selection import repeats, select
@@ -98,10 +98,11 @@ class Planner:
             own = [select(each, self.synthesis) for each in found]
             num_mined = sum(len(each.ids) for each in found)
         allocation = self._allocate(draw, own)
-        num_negatives = sum(map(len, allocation.negatives))
-        segments = self._interleave(draw, meta_chunks, meta_tokens, allocation) if allocation.outcome == "kept" else []
-        if self.uses is not None and segments:
-            self.uses.add(np.array([each.chunk_id for each in segments if each.role == "negative"], np.int64))
+        num_negatives = len(allocation.negatives.chunk_ids)
+        is_kept = allocation.outcome == "kept"
+        segments = self._interleave(draw, meta_chunks, meta_tokens, allocation) if is_kept else Segments.none()
+        if self.uses is not None:
+            self.uses.add(segments.chunk_ids[segments.roles == ROLES.index("negative")])
         return {
             "sample_id": draw.sample_id,
             "doc_id": draw.doc_id,
@@ -119,10 +120,10 @@ class Planner:
 
     def _interleave(
         self, draw: Draw, meta_chunks: NDArray[np.int64], meta_tokens: NDArray[np.int64], allocation: Allocation
-    ) -> list[Segment]:
+    ) -> Segments:
         return interleave(
-            meta_chunks.tolist(),
-            meta_tokens.tolist(),
+            meta_chunks,
+            meta_tokens,
             allocation,
             target_length_tokens=self.target_length_tokens,
             position=self.synthesis.position,
@@ -155,15 +156,20 @@ class Planner:
 
 
 def plans_table(rows: list[dict[str, Any]]) -> pa.Table:
-    """Plans, whose segments are lists of Segment, as a table (columns of schemas.PLANS)."""
-    segments = [row.pop("segments") for row in rows]
-    flat = [segment for each in segments for segment in each]
-    columns = [list(column) for column in zip(*flat, strict=True)] or [[] for _ in Segment._fields]
+    """Plans, whose segments are a Segments, as a table (columns of schemas.PLANS)."""
+    segments: list[Segments] = [row.pop("segments") for row in rows]
+    offsets = np.cumsum([0, *[len(each.chunk_ids) for each in segments]], dtype=np.int32)
+    columns = [np.concatenate(column) for column in zip(Segments.none(), *segments, strict=True)]
+    flat = Segments(*columns)
+    roles = pa.DictionaryArray.from_arrays(pa.array(flat.roles), pa.array(ROLES))
     fields = list(PLANS.field("segments").type.value_type)
     values = pa.StructArray.from_arrays(
-        [pa.array(c, f.type) for c, f in zip(columns, fields, strict=True)], fields=fields
+        [
+            pa.array(column, from_pandas=True).cast(field.type)  # NaN is null
+            for column, field in zip(flat._replace(roles=roles), fields, strict=True)
+        ],
+        fields=fields,
     )
-    offsets = np.cumsum([0, *map(len, segments)], dtype=np.int32)
     plain = pa.Table.from_pylist(rows, schema=pa.schema([field for field in PLANS if field.name != "segments"]))
     return plain.append_column(PLANS.field("segments"), pa.ListArray.from_arrays(offsets, values))
 

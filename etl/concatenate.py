@@ -24,7 +24,7 @@ from etl.schemas import WINDOWS
 from etl.work import StageFolder, Work
 from nextlong.concatenation import DocumentNeighbours, Documents, Window, gather
 from nextlong.config import Synthesis
-from nextlong.interleaving import Segment
+from nextlong.interleaving import ROLES, Segments
 from nextlong.packing import domain_of
 
 
@@ -47,13 +47,16 @@ def _plan_window(window: dict[str, Any], store: ChunkStore, target: int) -> dict
     chunk_ids = np.concatenate([np.arange(f, f + n) for f, n in zip(window["first_chunk_ids"], numbers, strict=True)])
     ends = np.cumsum(store.num_tokens(chunk_ids))
     starts = np.concatenate([[0], ends[:-1]])
-    shown = int(np.searchsorted(starts, target))
-    ranks, scores = (
-        [value for value, n in zip(window[name], numbers, strict=True) for _ in range(n)]
-        for name in ("ranks", "scores")
+    shown = slice(int(np.searchsorted(starts, target)))
+    ranks, scores = np.array(window["ranks"], np.int64), np.array(window["scores"], np.float32)  # None: NaN
+    segments = Segments(
+        chunk_ids[shown],
+        np.full(len(chunk_ids), ROLES.index("document"), np.int8)[shown],
+        starts[shown],
+        np.minimum(ends, target)[shown],
+        np.repeat(ranks, numbers)[shown],
+        np.repeat(scores, numbers)[shown],
     )
-    rows = zip(chunk_ids.tolist(), starts.tolist(), np.minimum(ends, target).tolist(), ranks, scores, strict=True)
-    segments = [Segment(chunk, "document", start, end, rank, score) for chunk, start, end, rank, score in rows][:shown]
     unused = dict.fromkeys(("num_candidates", "skipped_top", "already_used", "over_used", "copy_in_document"), 0)
     return unused | {
         "sample_id": window["sample_id"],

@@ -12,6 +12,8 @@ def select(mined: Candidates, synthesis: Synthesis) -> Candidates:
 
     top, random: as mined. tail: the least similar first. random_candidates: in an order drawn by seed and meta-chunk.
     """
+    if synthesis.negatives == "top" and not synthesis.skip_top:
+        return mined
     order = np.arange(synthesis.skip_top, len(mined.ids))
     if synthesis.negatives == "tail":
         order = order[::-1]

@@ -42,7 +42,10 @@ def _exact(
 
 
 def _taken(allocation: Allocation) -> list[list[tuple[int, int]]]:
-    return [[(each.chunk_id, each.num_tokens) for each in negatives] for negatives in allocation.negatives]
+    negatives = allocation.negatives
+    pairs = list(zip(negatives.chunk_ids.tolist(), negatives.num_tokens.tolist(), strict=True))
+    ends = np.cumsum(negatives.counts).tolist()
+    return [pairs[first:last] for first, last in zip([0, *ends], ends, strict=False)]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +78,7 @@ def test_each_meta_chunk_fills_its_share_and_shortens_only_its_last_negative() -
     assert _taken(allocation) == [[(1, 25), (2, 5)], [(4, 25), (5, 5)]]
     assert allocation.outcome == "kept"
     assert allocation.skipped == {"already_used": 1}
-    assert [negative.rank for negative in allocation.negatives[1]] == [1, 2]
+    assert allocation.negatives.ranks.tolist() == [0, 1, 1, 2]
 
 
 def test_what_one_cannot_use_passes_to_the_next_then_back_to_the_first() -> None:
@@ -120,12 +123,15 @@ def test_an_exact_budget_is_met_exactly_or_nothing_more_was_there(
     tokens = dict(enumerate(lengths))
     candidates = [_candidates(*rng.sample(sorted(tokens), rng.randint(0, len(tokens)))) for _ in range(num_chunks)]
     allocation = _exact(5 * num_chunks, candidates, tokens, 5 * num_chunks + room)
-    taken = [each for negatives in allocation.negatives for each in negatives]
-    assert len({each.chunk_id for each in taken}) == len(taken)
-    assert sum(each.num_tokens for each in taken) + 5 * num_chunks == allocation.num_tokens
-    for negatives in allocation.negatives:
-        assert all(each.num_tokens == tokens[each.chunk_id] for each in negatives[:-1])
-        assert [each.rank for each in negatives] == sorted(each.rank for each in negatives)
+    taken = [pair for pairs in _taken(allocation) for pair in pairs]
+    assert len(dict(taken)) == len(taken)
+    assert sum(number for _, number in taken) + 5 * num_chunks == allocation.num_tokens
+    ranks = iter(allocation.negatives.ranks.tolist())
+    for pairs, offered_to in zip(_taken(allocation), candidates, strict=True):
+        assert all(number == tokens[chunk] for chunk, number in pairs[:-1])
+        own = [next(ranks) for _ in pairs]
+        assert own == sorted(own)
+        assert offered_to.ids[own].tolist() == [chunk for chunk, _ in pairs]
     if allocation.outcome == "kept":
         assert allocation.num_tokens == 5 * num_chunks + room
     else:
