@@ -181,10 +181,21 @@ def _delete(path: Path) -> None:
 
 
 def write_table(path: Path, table: pa.Table, *, rows_per_group: int = 65_536) -> None:
-    """Write a table as Parquet (zstd-3, plain encoding): the same table gives the same bytes."""
+    """Write a table as Parquet (zstd, no dictionaries): the same table gives the same bytes.
+
+    Token ids have their bytes split (BYTE_STREAM_SPLIT): the higher ones are nearly all zero. On English they are then
+    written three times as fast at zstd-1 as plainly at zstd-3, and take 1.5 % more.
+    """
+    token_ids = [f"{field.name}.list.element" for field in table.schema if field.type == pa.list_(pa.uint32())]
     with written_aside(path) as aside:
         pq.write_table(
-            table, aside, compression="zstd", compression_level=3, use_dictionary=False, row_group_size=rows_per_group
+            table,
+            aside,
+            compression="zstd",
+            compression_level=1 if token_ids else 3,
+            use_dictionary=False,
+            column_encoding=dict.fromkeys(token_ids, "BYTE_STREAM_SPLIT"),
+            row_group_size=rows_per_group,
         )
 
 
