@@ -21,7 +21,10 @@ from typing import Any
 
 NEXTLONG = [sys.executable, "-m", "etl.cli"]
 _LIMITS = (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE)
-_IMPORTED = ("dask", "distributed", "pandas", "pyarrow.parquet", "pyarrow.compute", "jsonargparse", "tqdm.auto")
+_IMPORTED = (
+    *("dask", "distributed", "pandas", "pyarrow.parquet", "pyarrow.compute", "jsonargparse", "tqdm.auto"),
+    "transformers.utils.chat_template_utils",
+)
 _MODULES = ("cli", "compare", "connect", "pipeline", "recipe", "report", "show", "shards.verbs", "shards.export")
 
 

@@ -42,7 +42,7 @@ def _interrupted(mode: str, step: int, folder: Path, *command: object) -> list[d
     )
     assert ran.returncode == 0, ran.stderr
     found = [json.loads(line) for line in ran.stdout.splitlines()]
-    assert len(found) >= 4
+    assert len(found) >= 3
     return found
 
 
@@ -50,7 +50,7 @@ EVERY = [pytest.param(mode, step, marks=pytest.mark.long) for mode, step in (("k
 """At so many operations only where there is time."""
 
 
-@pytest.mark.parametrize(("mode", "step"), [("kill", 17), ("full", 29), ("ctrl-c", 29), *EVERY])
+@pytest.mark.parametrize(("mode", "step"), [("kill", 37), ("full", 41), ("ctrl-c", 43), *EVERY])
 def test_an_export_interrupted_at_any_operation(work: Work, tmp_path: Path, mode: str, step: int) -> None:
     out = tmp_path / "there" / "out"
     command = ["export", work.path, "--format", "parquet", "--shard-tokens", 5 * TARGET, "--out", out]
@@ -61,6 +61,7 @@ def test_an_export_interrupted_at_any_operation(work: Work, tmp_path: Path, mode
     assert len(statuses - {0}) >= 1
 
 
+@pytest.mark.long
 def test_packing_interrupted_at_any_operation(corpus_file: Path, tokenizer_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "there" / "out"
     packing = ["--tokenizer", tokenizer_file, "--length", 512, "--format", "megatron", "--shard-tokens", 30_000]
@@ -68,6 +69,7 @@ def test_packing_interrupted_at_any_operation(corpus_file: Path, tokenizer_file:
     assert [each for each in found if each["wrong"]] == []
 
 
+@pytest.mark.long
 def test_mixing_interrupted_at_any_operation(pack: Pack, tmp_path: Path) -> None:
     one, two = pack("one"), pack("two", seed=1)
     out = tmp_path / "there" / "out"

@@ -69,6 +69,7 @@ def test_a_bucket_gets_the_bytes_of_a_folder(work: Work, bucket: s3fs.S3FileSyst
     assert verify(tmp_path / "fetched", Engine()).faults == []
 
 
+@pytest.mark.long
 def test_workers_send_the_same(work: Work, store: Store, bucket: s3fs.S3FileSystem, local: dict[str, str]) -> None:
     with local_engine(2) as workers:
         _send(work, "s3://bucket/out/", engine=workers)
@@ -157,7 +158,11 @@ def _is_copy(target: str) -> bool:
     return ".partial" not in target
 
 
-@pytest.mark.parametrize("at", [1, 4, 9])
+def _only_in_soak(*places: int) -> list[Any]:
+    return [pytest.param(place, marks=pytest.mark.long) for place in places]
+
+
+@pytest.mark.parametrize("at", [4, *_only_in_soak(1, 9)])
 def test_an_upload_that_is_stopped_opens_nowhere_and_is_taken_up(
     work: Work, bucket: s3fs.S3FileSystem, local: dict[str, str], monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
@@ -173,7 +178,7 @@ def test_an_upload_that_is_stopped_opens_nowhere_and_is_taken_up(
     assert len(sent) >= at - 1
 
 
-@pytest.mark.parametrize("at", [1, 3, 10])
+@pytest.mark.parametrize("at", [3, *_only_in_soak(1, 10)])
 def test_copies_that_are_stopped_are_finished(
     work: Work, bucket: s3fs.S3FileSystem, local: dict[str, str], monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:

@@ -209,7 +209,7 @@ RIGHT = {("made_by", "{}"), ("made_by", "{'a': 1}"), ("made_by", "{'a': {'bytes'
 RIGHT |= {("options", "{}"), ("options", "{'a': 1}"), ("options", "{'a': {'bytes': 'x'}}"), ("fingerprint", "'x'")}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES[:2], *[pytest.param(each, marks=pytest.mark.long) for each in NAMES[2:]]])
 def test_a_manifest_of_other_types_ends_in_a_sentence_whatever_reads_it(mds: Path, pack: Pack, name: str) -> None:
     whole = (mds / "manifest.json").read_text()
     other = pack("other", bos=5, eos=6).path
