@@ -36,7 +36,7 @@ def main() -> None:
     cosines = (exact * made).sum(axis=1)
     print(f"cosine of a chunk's two vectors: mean {cosines.mean():.4f}, least {cosines.min():.4f}")
     wanted, found = neighbours(exact), neighbours(made)
-    for top_k in _TOP_K:
+    for top_k in (each for each in _TOP_K if each < len(chunks)):
         shared = [len(np.intersect1d(*rows)) / top_k for rows in zip(wanted[:, :top_k], found[:, :top_k], strict=True)]
         print(f"overlap of the {top_k:>3} nearest: {np.mean(shared):.3f}")
 

@@ -64,7 +64,7 @@ class Embedder:
         self.max_tokens = self._facts.max_tokens
         fastest = _CPU_CALL_TOKENS * num_threads if self.provider == "CPU" else options.batch_tokens
         self._call_tokens = min(options.batch_tokens, fastest)
-        if scales_by_call(file):
+        if self.provider == "CPU" and scales_by_call(file):
             self._call_tokens = 1  # each text alone, so that its vector does not depend on the others
 
     @classmethod

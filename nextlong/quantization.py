@@ -57,7 +57,10 @@ def _quantize(file: Path, folder: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
-    model = onnx.load(file)
+    try:
+        model = onnx.load(file)
+    except Exception as error:  # the library's own kinds derive from nothing narrower
+        raise UserError(f"{file} cannot be read as ONNX: {error}. Fetch or export it again.") from error
     _check_matrices(model, file)
     num_bytes = sum(len(each.raw_data) for each in model.graph.initializer)
     folder.mkdir()

@@ -156,6 +156,12 @@ def test_a_file_without_float32_matrices_is_refused(cache: Path, folder: Path) -
         load(folder, precision="int8", file="model_fp16.onnx")
 
 
+def test_a_broken_file_is_told_of_by_name(cache: Path, folder: Path) -> None:
+    (folder / "model.onnx").write_bytes(b"no model")
+    with pytest.raises(UserError, match=r"model\.onnx cannot be read as ONNX.*again"):
+        load(folder, precision="int8")
+
+
 def test_int8_on_cuda_is_refused() -> None:
     with pytest.raises(UserError, match=r"int8.*for the CPU.*embedding\.device is 'cuda'"):
         Embedding(model="m", precision="int8", device="cuda")
