@@ -1,10 +1,13 @@
 """Embed on one thread, against a bare ONNX Runtime loop on the same token ids, and against sentence-transformers.
 
+Also how much of the rate of a large float32 matrix product it reaches, and int8 against sentence-transformers.
+
 python -m benchmarks.embed --corpus CORPUS.parquet --model FOLDER --num-chunks 64 (pip install sentence-transformers)
 """
 
 import argparse
 import importlib.util
+import json
 import os
 import random
 from collections.abc import Callable
@@ -15,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from benchmarks.measure import medians, report
 from nextlong.chunking import chunk_text
@@ -23,6 +27,10 @@ from nextlong.embedding import Embedder
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread for everyone
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+_SQUARE = 1024  # side of the matrices whose product gives the rate that a model is compared with
+_PRODUCT, _INT8, _PEER = "float32 matrix product", "ours, int8", "sentence-transformers, batch"
+
+Candidates = dict[str, Callable[[], object]]
 
 
 def main() -> None:
@@ -39,7 +47,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
 
-    ours = Embedder.load(options.model, Embedding(model=str(options.model), dtype="float32"))
+    ours, int8 = (
+        Embedder.load(options.model, Embedding(model=str(options.model), dtype="float32", precision=precision))
+        for precision in (None, "int8")
+    )
     print(ours.describe())
     peer = _sentence_transformer(options.peer or _package_model())
     texts = pq.read_table(options.corpus, columns=["text"])["text"].to_pylist()
@@ -51,43 +62,85 @@ def main() -> None:
     num_copies = round(options.num_chunks * options.copies_ratio)
     copied = natural[num_copies:] + rng.choices(natural[num_copies:], k=num_copies)
     for name, chosen in {"one length": equal, "natural lengths": natural, "natural lengths, copies": copied}.items():
-        compare(name, chosen, ours, peer, options.model, options.repeats)
+        with threadpool_limits(1):
+            compare(name, chosen, ours, int8, peer, options.model, options.repeats)
 
 
-def compare(name: str, texts: list[str], ours: Embedder, peer: Any, model: Path, repeats: int) -> None:
+def compare(name: str, texts: list[str], ours: Embedder, int8: Embedder, peer: Any, model: Path, repeats: int) -> None:
     """Print the rates on some texts, the others' at the batch size that is best for them."""
     vectors, num_cut, num_tokens, num_padding = ours.embed(texts)
-    print(f"{name}: {len(texts)} texts, {num_cut} cut, {num_tokens:,} tokens, {num_padding:,} of padding besides")
+    share = num_padding / (num_tokens + num_padding)
+    print(
+        f"{name}: {len(texts)} texts, {num_cut} cut, {num_tokens:,} tokens; padding is {share:.1%} of what is computed"
+    )
+    token_ids = _token_ids(texts, ours.max_tokens, model)
+    others = _best(_bare_loops(token_ids, model)) | _best(_peers(peer, texts), f"{_PEER} 32")  # 32 is its default
+    candidates: Candidates = {"ours": partial(ours.embed, texts)} | others
+    seconds = medians(candidates | {_INT8: partial(int8.embed, texts), _PRODUCT: _matrix_product}, repeats)
+    reached, peak = _flops(token_ids, model) / seconds["ours"], 2 * _SQUARE**3 / seconds.pop(_PRODUCT)
+    print(report({key: seconds[key] for key in candidates}, len(texts), "texts"))
+    print(report(seconds, len(texts), "texts", ours=_INT8))
+    print(f"  {reached / 1e9:.0f} GFLOP/s, {reached / peak:.0%} of a float32 matrix product's {peak / 1e9:.0f}")
+    difference = np.abs(vectors - peer.encode(texts, show_progress_bar=False)).max()
+    print(f"  largest difference from sentence-transformers: {difference:.1e}")
 
-    def encode(batch_size: int) -> Any:
-        return peer.encode(texts, batch_size=batch_size, show_progress_bar=False)
 
-    loop = _bare_loop(texts, ours.max_tokens, model)
-    bare = {f"bare ONNX Runtime loop, batch {size}": partial(loop, size) for size in _BATCH_SIZES}
-    peers = {f"sentence-transformers, batch {size}": partial(encode, size) for size in _BATCH_SIZES}
-    best = {min(seconds, key=seconds.__getitem__) for seconds in (medians(bare, 1), medians(peers, 1))}
-    best.add("sentence-transformers, batch 32")  # its default
-    candidates = {"ours": partial(ours.embed, texts)} | {key: (bare | peers)[key] for key in sorted(best)}
-    print(report(medians(candidates, repeats), len(texts), "texts"))
-    print(f"  largest difference from sentence-transformers: {np.abs(vectors - encode(32)).max():.1e}")
+def _best(candidates: Candidates, *names: str) -> Candidates:
+    """The fastest of some, and those of these names."""
+    seconds = medians(candidates, 1)
+    return {name: candidates[name] for name in sorted({min(seconds, key=seconds.__getitem__), *names})}
 
 
-def _bare_loop(texts: list[str], max_tokens: int, model: Path) -> Callable[[int], object]:
-    """A loop over session.run alone, on distinct texts tokenized, sorted, padded and batched beforehand."""
-    import onnxruntime
+def _peers(peer: Any, texts: list[str]) -> Candidates:
+    return {
+        f"{_PEER} {size}": partial(peer.encode, texts, batch_size=size, show_progress_bar=False)
+        for size in _BATCH_SIZES
+    }
+
+
+def _token_ids(texts: list[str], max_tokens: int, model: Path) -> list[list[int]]:
+    """Of distinct texts, the longest first."""
     from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_tokens)
+    return sorted((each.ids for each in tokenizer.encode_batch(list(dict.fromkeys(texts)))), key=len, reverse=True)
+
+
+def _bare_loops(token_ids: list[list[int]], model: Path) -> Candidates:
+    """Loops over session.run alone, on token ids padded and batched beforehand."""
+    import onnxruntime
 
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(model / "model.onnx", settings, providers=["CPUExecutionProvider"])
-    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(max_tokens)
-    token_ids = sorted((each.ids for each in tokenizer.encode_batch(list(dict.fromkeys(texts)))), key=len, reverse=True)
-    feeds = {
-        size: [_padded(token_ids[at : at + size]) for at in range(0, len(token_ids), size)] for size in _BATCH_SIZES
+
+    def loop(feeds: list[dict[str, NDArray[np.int64]]]) -> None:
+        for feed in feeds:
+            session.run(None, feed)
+
+    return {
+        f"bare ONNX Runtime loop, batch {size}": partial(
+            loop, [_padded(token_ids[at : at + size]) for at in range(0, len(token_ids), size)]
+        )
+        for size in _BATCH_SIZES
     }
-    return lambda size: [session.run(None, feed) for feed in feeds[size]]
+
+
+def _flops(token_ids: list[list[int]], model: Path) -> int:
+    """Of the matrix products of an encoder like BERT's on these tokens: four of h x h a layer, two of h x i, and
+    attention's two with as many rows as the text has tokens."""
+    config = json.loads((model / "config.json").read_text())
+    layers, width, inner = (config[key] for key in ("num_hidden_layers", "hidden_size", "intermediate_size"))
+    return sum(layers * len(ids) * (8 * width**2 + 4 * width * inner + 4 * width * len(ids)) for ids in token_ids)
+
+
+_MATRIX = np.random.default_rng(0).random((_SQUARE, _SQUARE), dtype=np.float32)
+
+
+def _matrix_product() -> object:
+    return _MATRIX @ _MATRIX
 
 
 def _padded(token_ids: list[list[int]]) -> dict[str, NDArray[np.int64]]:

@@ -62,6 +62,9 @@ class Embedding:
     nothing is embedded (mining.retrieval: bm25, or a strategy that retrieves nothing)."""
     file: str | None = None
     """ONNX file inside the folder, e.g. onnx/model_fp16.onnx; None: model.onnx, then onnx/model.onnx."""
+    precision: Literal["int8"] | None = None
+    """int8: a version with 8-bit matrices, made once in the user's cache by the package onnx, for the CPU: faster, and
+    not quite the same neighbours (benchmarks/RESULTS.md). None: as the file is."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: CUDA when a device and its libraries really load, else the CPU."""
     max_tokens: int | None = None
@@ -86,6 +89,11 @@ class Embedding:
             value = getattr(self, name)
             require(value is None or value >= 1, f"embedding.{name}", value, "at least 1, or null")
         require(self.batch_tokens >= 1, "embedding.batch_tokens", self.batch_tokens, "at least 1")
+        if self.precision == "int8" and self.device == "cuda":
+            raise UserError(
+                "embedding.precision is 'int8', which is for the CPU, but embedding.device is 'cuda'. Set precision to "
+                "null (embedding.file can name a float16 file), or use 'cpu'."
+            )
         require(self.task_id is None or self.task_id >= 0, "embedding.task_id", self.task_id, "at least 0, or null")
 
 

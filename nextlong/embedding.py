@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from nextlong.config import Embedding
 from nextlong.errors import UserError
 from nextlong.indexing import Vectors
-from nextlong.model_folder import find_onnx, open_tokenizer, read_folder
+from nextlong.model_folder import find_onnx, fingerprint, open_tokenizer, read_folder
 from nextlong.onnx_session import open_session
+from nextlong.quantization import int8_model, scales_by_call
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "task_id")
 _INTEGERS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
@@ -46,7 +47,11 @@ class Embedder:
         self._name = f"{folder.name}/{file.relative_to(folder)}"
         self._facts = read_folder(folder, options.max_tokens)
         self._tokenizer = open_tokenizer(folder / "tokenizer.json", self._facts.max_tokens)
-        self._session, self.provider, self._why_not_cuda = open_session(file, options.device, num_threads)
+        device = options.device
+        if options.precision == "int8":
+            self._name += " in int8"
+            file, device = int8_model(file, fingerprint(folder, options)), "cpu"
+        self._session, self.provider, self._why_not_cuda = open_session(file, device, num_threads)
         self._inputs = _check_inputs(self._session.get_inputs(), options.task_id)
         self._options = options
         self._output, self._pooling, size = self._choose_output()
@@ -59,6 +64,8 @@ class Embedder:
         self.max_tokens = self._facts.max_tokens
         fastest = _CPU_CALL_TOKENS * num_threads if self.provider == "CPU" else options.batch_tokens
         self._call_tokens = min(options.batch_tokens, fastest)
+        if self.provider == "CPU" and scales_by_call(file):
+            self._call_tokens = 1  # each text alone, so that its vector does not depend on the others
 
     @classmethod
     def load(cls, folder: Path, options: Embedding, *, num_threads: int = 1) -> "Embedder":
@@ -81,9 +88,9 @@ class Embedder:
 
         A text above the model's limit is cut and counted. Sorted by length, texts of about one length share a call of
         at most options.batch_tokens (on a CPU at most 256, where it is fastest); a longer one has a call of its own.
-        On the CPU a float32 model gives a text the same bits whatever its batch-mates and padding (measured on BERT
-        models with token-level output; a layer after the pooling may differ in the last digit). Not so int8 models,
-        whose scales depend on the batch, nor CUDA.
+        A model that scales its activations by what shares a call, as int8 ones do, is given one text a call.
+        So on the CPU a text has the same bits whatever its batch-mates and padding (measured on BERT models with
+        token-level output; a layer after the pooling may differ in the last digit). Not so on CUDA.
         """
         places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
         token_ids, is_cut = self._tokenize(list(places))
