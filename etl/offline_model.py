@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import importlib.util
 import logging
-import os
 import shutil
 import tempfile
 import threading
@@ -17,6 +16,7 @@ import numpy as np
 
 from etl.parts import written_aside
 from nextlong.errors import UserError
+from nextlong.quantization import cache_folder
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def offline_model() -> Path:
     It is written aside and renamed: an interrupted export leaves no folder, and of two at once one stays.
     Raises UserError when a package that the export needs is not installed, or its weights are not the official ones.
     """
-    folder = _cache() / "nextlong" / "models" / "all-MiniLM-L6-v2"
+    folder = cache_folder() / "models" / "all-MiniLM-L6-v2"
     with _ONE_EXPORT:
         if not (folder / "model.onnx").is_file():
             source = _source()
@@ -53,10 +53,6 @@ def offline_model() -> Path:
                 _write_folder(source, Path(aside) / folder.name)
                 _move(Path(aside) / folder.name, folder)
     return folder
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def _source() -> Path:

@@ -19,6 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+_ROOT = str(Path(__file__).parents[1])
 NEXTLONG = [sys.executable, "-m", "etl.cli"]
 _LIMITS = (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE)
 _IMPORTED = (
@@ -56,9 +57,10 @@ def _surroundings() -> dict[str, str]:
 @functools.cache
 def _started() -> "tuple[subprocess.Popen[str], dict[str, str]]":
     command = [sys.executable, "-m", "tests.forked"]
-    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    server = subprocess.Popen(command, **pipes, cwd=_ROOT, start_new_session=True)
     atexit.register(server.kill)
-    return server, _surroundings()
+    return server, _surroundings() | {"": _ROOT}
 
 
 def main() -> None:
