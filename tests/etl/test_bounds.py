@@ -20,6 +20,7 @@ from etl.recipe import Recipe
 from nextlong.errors import UserError
 from tests.conftest import make_texts
 from tests.etl.test_pipeline import run, table
+from tests.marks import in_soak
 
 MakeRecipe = Callable[..., Recipe]
 MIB = 2**20
@@ -144,7 +145,7 @@ def test_a_text_file_that_is_too_long_is_not_opened(tmp_path: Path) -> None:
     assert num_bytes < 20 * MIB
 
 
-@pytest.mark.parametrize("part", [{"part_rows": 1}, {"part_bytes": 10 * MIB}, {}], ids=str)
+@pytest.mark.parametrize("part", [{"part_bytes": 10 * MIB}, *in_soak({"part_rows": 1}, {})], ids=str)
 def test_a_line_that_is_too_long_is_passed_over_and_never_held(tmp_path: Path, part: dict[str, int]) -> None:
     path = tmp_path / "a.jsonl"
     sparse(path, 512 * MIB, start=lines_of(["before"]) + b'{"text": "', end=b'"}\n' + lines_of(["after", "end"]))
@@ -154,7 +155,7 @@ def test_a_line_that_is_too_long_is_passed_over_and_never_held(tmp_path: Path, p
 
 
 @pytest.mark.parametrize("ending", BOMBS)
-@pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "lines.jsonl"])
+@pytest.mark.parametrize("name", ["a.jsonl", *in_soak("a.txt", "lines.jsonl")])
 def test_a_bomb_ends_in_one_sentence_and_not_in_swap(tmp_path: Path, name: str, ending: str) -> None:
     start = b'{"text": "' if name == "a.jsonl" else b""
     piece = lines_of(["word " * 200] * 1000) if name == "lines.jsonl" else bytes(MIB)
@@ -200,7 +201,7 @@ def test_compressed_files_within_the_limit_are_read(tmp_path: Path) -> None:
         read_split(split, lower)
 
 
-@pytest.mark.parametrize("name", ["text", "id"])
+@pytest.mark.parametrize("name", ["text", *in_soak("id")])
 def test_a_million_equal_values_of_a_small_parquet_file_are_not_held_at_once(tmp_path: Path, name: str) -> None:
     values = pa.DictionaryArray.from_arrays(pa.array([0] * 1_000_000, pa.int32()), pa.array(["x y " * 2500]))
     columns = {"text": ["a"] * 1_000_000, "id": ["a"] * 1_000_000} | {name: values}

@@ -27,6 +27,7 @@ from etl.recipe import Recipe, load_recipe, resolved_yaml
 from nextlong.errors import UserError
 from tests.etl.test_cli import nextlong
 from tests.etl.test_pipeline import data_files, run
+from tests.marks import in_soak
 from tests.processes import ByHand, frozen, until
 
 MakeRecipe = Callable[..., Recipe]
@@ -274,7 +275,10 @@ _SILENCED: dict[str, Callable[[Any], object]] = {
 }
 
 
-@pytest.mark.parametrize("silenced", _SILENCED)
+first, *others = _SILENCED
+
+
+@pytest.mark.parametrize("silenced", [first, *in_soak(*others)])
 def test_a_run_whose_workers_work_on_nothing_ends_in_a_sentence(
     silenced: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,7 +299,9 @@ def _wait(folder: str) -> str:
     return "done"
 
 
-@pytest.mark.parametrize("doing", ["its task", "nothing, as it stands still", "a task of a command that was killed"])
+@pytest.mark.parametrize(
+    "doing", ["its task", *in_soak("nothing, as it stands still", "a task of a command that was killed")]
+)
 def test_a_worker_that_is_busy_is_waited_for(
     doing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -25,6 +25,7 @@ from tests.conftest import TARGET
 from tests.etl.shards.conftest import Pack
 from tests.etl.shards.test_export import _export, _hashes
 from tests.forked import NEXTLONG
+from tests.marks import in_soak
 from tests.processes import frozen, is_worker, until
 
 LIMIT_SECONDS = 200
@@ -46,11 +47,9 @@ def _interrupted(mode: str, step: int, folder: Path, *command: object) -> list[d
     return found
 
 
-EVERY = [pytest.param(mode, step, marks=pytest.mark.long) for mode, step in (("kill", 5), ("full", 7), ("ctrl-c", 7))]
-"""At so many operations only where there is time."""
-
-
-@pytest.mark.parametrize(("mode", "step"), [("kill", 37), ("full", 41), ("ctrl-c", 43), *EVERY])
+@pytest.mark.parametrize(
+    ("mode", "step"), [("kill", 37), ("full", 41), ("ctrl-c", 43), *in_soak(("kill", 5), ("full", 7), ("ctrl-c", 7))]
+)
 def test_an_export_interrupted_at_any_operation(work: Work, tmp_path: Path, mode: str, step: int) -> None:
     out = tmp_path / "there" / "out"
     command = ["export", work.path, "--format", "parquet", "--shard-tokens", 5 * TARGET, "--out", out]
@@ -220,7 +219,7 @@ def _ctrl_c(packing: Packing) -> int:
     return 130
 
 
-@pytest.mark.parametrize("stop", [_kill, pytest.param(_ctrl_c, marks=pytest.mark.long)], ids=["kill", "ctrl-c"])
+@pytest.mark.parametrize("stop", [_kill, *in_soak(_ctrl_c)], ids=["kill", "ctrl-c"])
 def test_a_killed_worker_costs_nothing_and_a_stopped_command_goes_on_where_it_was(
     corpus_file: Path,
     tokenizer_file: Path,

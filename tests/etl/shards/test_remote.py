@@ -25,6 +25,7 @@ from tests.etl.object_store import KEY, SECRET, Store
 from tests.etl.shards.refusals import refused
 from tests.etl.shards.test_export import FORMATS, _export, _hashes
 from tests.etl.test_cli import nextlong
+from tests.marks import in_soak
 
 SMALL = "parquet-small"
 
@@ -158,11 +159,7 @@ def _is_copy(target: str) -> bool:
     return ".partial" not in target
 
 
-def _only_in_soak(*places: int) -> list[Any]:
-    return [pytest.param(place, marks=pytest.mark.long) for place in places]
-
-
-@pytest.mark.parametrize("at", [4, *_only_in_soak(1, 9)])
+@pytest.mark.parametrize("at", [4, *in_soak(1, 9)])
 def test_an_upload_that_is_stopped_opens_nowhere_and_is_taken_up(
     work: Work, bucket: s3fs.S3FileSystem, local: dict[str, str], monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
@@ -178,7 +175,7 @@ def test_an_upload_that_is_stopped_opens_nowhere_and_is_taken_up(
     assert len(sent) >= at - 1
 
 
-@pytest.mark.parametrize("at", [3, *_only_in_soak(1, 10)])
+@pytest.mark.parametrize("at", [3, *in_soak(1, 10)])
 def test_copies_that_are_stopped_are_finished(
     work: Work, bucket: s3fs.S3FileSystem, local: dict[str, str], monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:

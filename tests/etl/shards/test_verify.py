@@ -30,6 +30,7 @@ from nextlong.shards.parquet import Parquet
 from tests.etl.shards.conftest import LENGTH, Pack
 from tests.etl.shards.refusals import refused
 from tests.etl.test_cli import nextlong
+from tests.marks import in_soak
 
 FORMATS: dict[str, tuple[str, Any]] = {
     "mds": ("mds", Mds(shard_bytes=65_536, hashes=("sha1",))),
@@ -209,7 +210,7 @@ RIGHT = {("made_by", "{}"), ("made_by", "{'a': 1}"), ("made_by", "{'a': {'bytes'
 RIGHT |= {("options", "{}"), ("options", "{'a': 1}"), ("options", "{'a': {'bytes': 'x'}}"), ("fingerprint", "'x'")}
 
 
-@pytest.mark.parametrize("name", [*NAMES[:2], *[pytest.param(each, marks=pytest.mark.long) for each in NAMES[2:]]])
+@pytest.mark.parametrize("name", [*NAMES[:2], *in_soak(*NAMES[2:])])
 def test_a_manifest_of_other_types_ends_in_a_sentence_whatever_reads_it(mds: Path, pack: Pack, name: str) -> None:
     whole = (mds / "manifest.json").read_text()
     other = pack("other", bos=5, eos=6).path
