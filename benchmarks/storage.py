@@ -1,10 +1,9 @@
-"""Bytes a chunk of each stage of a finished work folder, and what its columns would take if they were written otherwise.
+"""Bytes a chunk of each stage of a finished work folder, and what its columns would take, written otherwise.
 
 python -m benchmarks.storage WORK
 """
 
 import argparse
-import io
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -59,16 +58,19 @@ def _column(work: Work, stage: str, column: str, rows: int) -> pa.Table:
 def _tried(table: pa.Table, repeats: int) -> Iterator[str]:
     """A line for each way to write a column to memory: its share, and how fast it is written and read."""
     for name, settings in _ways(table.schema.field(0)).items():
-        file = io.BytesIO()
-        write = partial(pq.write_table, table, **_PLAIN | settings)
-        write(file)
-        data = file.getvalue()
+        written = _written(table, settings)
         seconds = medians(
-            {"write": lambda: write(io.BytesIO()), "read": lambda: pq.read_table(io.BytesIO(data), use_threads=False)},
+            {"write": partial(_written, table, settings), "read": partial(pq.read_table, written, use_threads=False)},
             repeats,
         )
         rates = "".join(f"{doing:>8} {table.nbytes / 1e6 / each:>6,.0f} MB/s" for doing, each in seconds.items())
-        yield f"  {name:<28}{len(data) / table.nbytes:>7.1%}{rates}"
+        yield f"  {name:<28}{written.size / table.nbytes:>7.1%}{rates}"
+
+
+def _written(table: pa.Table, settings: dict[str, Any]) -> pa.Buffer:
+    file = pa.BufferOutputStream()
+    pq.write_table(table, file, **_PLAIN | settings)
+    return file.getvalue()
 
 
 def _ways(field: pa.Field) -> dict[str, dict[str, Any]]:

@@ -1,1 +1,1 @@
-"""What people would use instead, on the same data: scripts, and other projects' programs in environments of their own."""
+"""What people would use instead, on the same data: scripts, and other projects' programs in their own environments."""

@@ -1,4 +1,4 @@
-"""Programs of this package, run by the Pythons with other projects' packages that tests/readers/environments.py sets up."""
+"""Programs of this package, run by the Pythons that tests/readers/environments.py sets up."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from tests.readers.environments import ROOT, python_of
 
 
 def call(environment: str, program: str, *arguments: object) -> dict[str, Any]:
-    """What a program printed last, as JSON; one thread a tokenizer. Raises RuntimeError with its errors when it fails."""
+    """What a program printed last, as JSON; a tokenizer has one thread. Raises RuntimeError when the program fails."""
     command = [str(python_of(environment)), "-m", f"benchmarks.peers.{program}", *map(str, arguments)]
     alone = os.environ | {"TOKENIZERS_PARALLELISM": "false"}
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=alone)

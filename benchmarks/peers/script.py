@@ -4,8 +4,8 @@ python -m benchmarks.peers.script CORPUS.parquet TOKENIZER.json --embeddings EMB
 python -m benchmarks.peers.script CORPUS.parquet TOKENIZER.json --model FOLDER --out ROWS.npy
 prints {"sequences": ..., "tokens": ...}
 
-It follows the published pseudocode: k by the formula, a negative once in a document, text joined and tokenized again, kept
-if it reaches the target, truncated to it. Everything is held in memory; nothing is resumed, traced or checked.
+It follows the published pseudocode: k by the formula, a negative once in a document, text joined and tokenized again,
+kept if it reaches the target, truncated to it. Everything is held in memory; nothing is resumed, traced or checked.
 """
 
 import argparse
@@ -92,9 +92,7 @@ def build(embeddings: NDArray[np.float32]) -> Any:
     return index
 
 
-def extend(
-    meta: range, neighbours: NDArray[np.int64], wanted: int, chunks: list[str], documents: list[int]
-) -> str:
+def extend(meta: range, neighbours: NDArray[np.int64], wanted: int, chunks: list[str], documents: list[int]) -> str:
     """Each meta-chunk followed by its nearest chunks of other documents, none of them twice."""
     used = set()
     pieces = []
