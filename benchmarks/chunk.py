@@ -59,7 +59,7 @@ def _decode_and_scan(corpus: Path) -> int:
     """The number of newlines in a column, counted by numpy in Arrow's buffers, where no string is made."""
     texts = pq.read_table(corpus, columns=["text"], use_threads=False)["text"]
     buffers = [np.frombuffer(chunk.buffers()[2], np.uint8) for chunk in texts.chunks]
-    return sum(np.count_nonzero(buffer == ord("\n")) for buffer in buffers)
+    return sum(int(np.count_nonzero(buffer == ord("\n"))) for buffer in buffers)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import psutil
@@ -15,7 +15,7 @@ RATIOS_FILE = "BENCHMARK_RATIOS"
 """Environment variable: the file to which `record` adds."""
 
 
-def medians(candidates: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+def medians(candidates: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
     """Median seconds of each candidate; all are run once before, unmeasured, then in turn."""
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for candidate in candidates.values():

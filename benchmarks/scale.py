@@ -159,7 +159,8 @@ def _describe(run: Run, case: Case) -> str:
     facts = run.index
     return (
         f"  {case.workers} workers, target {case.target:,}, {sum(run.seconds.values()):,.1f} s, "
-        f"load before {run.load:.1f}, {facts['factory']}, nprobe {facts['nprobe']}, recall {facts['recall']:.3f}, {run.disk_bytes / 2**30:.2f} GiB, "
+        f"load before {run.load:.1f}, {facts['factory']}, nprobe {facts['nprobe']}, "
+        f"recall {facts['recall']:.3f}, {run.disk_bytes / 2**30:.2f} GiB, "
         + ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in run.seconds.items())
     )
 

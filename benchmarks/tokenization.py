@@ -10,6 +10,7 @@ chunked, tokenized and hashed, tables and ids written with checksums and fsync.
 import os
 import statistics
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def _against_library(corpus: Path, file: Path, repeats: int) -> int:
     ours, raw = Tokenizer(file), FastTokenizer.from_file(str(file))
     num_tokens = len(ours.encode(pieces).ids)
     print(f"{len(pieces):,} chunks, {num_tokens:,} tokens, strings in memory")
-    candidates = {
+    candidates: dict[str, Callable[[], object]] = {
         "ours": partial(ours.encode, pieces),
         "tokenizers encode_batch_fast": partial(raw.encode_batch_fast, pieces, add_special_tokens=False),
     }

@@ -2,7 +2,8 @@
 
 import contextlib
 import dataclasses
-from collections import Counter
+from collections import Counter, defaultdict
+from functools import partial
 from typing import Any, NamedTuple
 
 import psutil
@@ -14,9 +15,9 @@ from benchmarks.measure import own_bytes
 class Use:
     """What some processes used, by stage."""
 
-    most_bytes: dict[str, int] = dataclasses.field(default_factory=Counter)
+    most_bytes: Counter[str] = dataclasses.field(default_factory=Counter)
     """Held by any of them for itself."""
-    cpu_seconds: dict[str, float] = dataclasses.field(default_factory=Counter)
+    cpu_seconds: defaultdict[str, float] = dataclasses.field(default_factory=partial(defaultdict, float))
     """Of all of them."""
     _last: dict[int, float] = dataclasses.field(default_factory=dict)
 

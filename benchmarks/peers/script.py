@@ -81,11 +81,10 @@ def embed(chunks: list[str], model: str) -> NDArray[np.float32]:
 
 def build(embeddings: NDArray[np.float32]) -> Any:
     number, dimensions = embeddings.shape
-    if number < _FLAT_BELOW:
-        index = faiss.IndexFlatIP(dimensions)
-    else:
-        lists = int(4 * number**0.5)
-        index = faiss.index_factory(dimensions, f"IVF{lists},Flat", faiss.METRIC_INNER_PRODUCT)
+    lists = int(4 * number**0.5)
+    factory = "Flat" if number < _FLAT_BELOW else f"IVF{lists},Flat"
+    index: Any = faiss.index_factory(dimensions, factory, faiss.METRIC_INNER_PRODUCT)
+    if factory != "Flat":
         index.train(embeddings[:: max(1, number // (64 * lists))])
         index.nprobe = 64
     index.add(embeddings)
