@@ -13,7 +13,12 @@ _OF_TARGET = ("mine", "interleave", "pack")  # stages whose work follows from th
 def draw(runs: Runs, folder: Path) -> None:
     """Write SVG files; of repeated runs the smallest figures, as in the tables."""
     folder.mkdir(parents=True, exist_ok=True)
-    plt.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "nextlong", "axes.spines.top": False}
+    plt.rcParams |= {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "nextlong",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    }
     first = next(iter(runs))
     stages = tuple(runs[first][0].seconds)
     by_chunks = {case: some for case, some in runs.items() if case[1:] == first[1:]}
@@ -46,10 +51,10 @@ def _lines(
     axes.set_xscale("log", base=2 if along == "target" else 10)
     axes.set_xticks(places, [f"{place:,}" for place in places])
     axes.minorticks_off()
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.05 * axes.dataLim.y1)
     axes.set_xlabel({"num_chunks": "chunks", "target": "tokens of a long document", "workers": "workers"}[along])
     axes.set_ylabel(label)
-    axes.legend(frameon=False, ncols=2)
+    figure.legend(loc="outside right upper", frameon=False)
     figure.savefig(file, metadata={"Date": None})
     plt.close(figure)
 
