@@ -1,31 +1,58 @@
-"""All benchmarks on one corpus: python -m benchmarks --corpus CORPUS.parquet (default: the demo's)."""
+"""All benchmarks on one corpus, then the guard: python -m benchmarks --corpus CORPUS.parquet (default: the demo's).
 
+The ratios on record are of the demo's corpus: those of another are not compared. shards and tokenization need
+environments with other projects' packages, which the first call sets up.
+"""
+
+import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
-from benchmarks.measure import corpus_arguments
+from benchmarks.measure import RATIOS_FILE, corpus_arguments
 
 
-def main() -> None:
-    """Run each in a process of its own."""
+def main() -> int:
+    """Run each in a process of its own; 1 where one fails or the guard finds a ratio that has fallen."""
     parser = corpus_arguments(__doc__)
     parser.add_argument("--model", help="model folder (default: the offline model)")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="such as: chunk index")
+    parser.add_argument("--ratios", type=Path, help="keep them in this file, for: python -m benchmarks.guard --accept")
     options = parser.parse_args()
     if options.model is None:
         from etl.offline_model import offline_model
 
         options.model = offline_model()
-    for name, arguments in {
-        "chunk": ["--corpus", options.corpus, "--tokenizer", options.tokenizer],
+    texts = ["--corpus", options.corpus, "--tokenizer", options.tokenizer]
+    benchmarks: dict[str, list[object]] = {
+        "startup": [],
+        "chunk": texts,
+        "tokenization": texts,
         "embed": ["--corpus", options.corpus, "--model", options.model],
-        "interleave": [],
         "index": [],
+        "mine": [],
+        "interleave": [],
+        "shards": [],
+        "run": texts,
         "words": ["--corpus", options.corpus],
         "scale": [],
-    }.items():
-        print(f"\n{name}", flush=True)
-        subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *map(str, arguments)], check=True)
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        ratios = (options.ratios or Path(folder) / "ratios.jsonl").absolute()
+        ratios.write_text("")
+        failed = [name for name in options.only or benchmarks if not _run(name, benchmarks[name], ratios)]
+        if failed:
+            print(f"\nfailed: {', '.join(failed)}", flush=True)
+        is_held = options.corpus != parser.get_default("corpus") or _run("guard", [ratios], ratios)
+    return int(bool(failed) or not is_held)
+
+
+def _run(name: str, arguments: list[object], ratios: Path) -> bool:
+    print(f"\n{name}", flush=True)
+    command = [sys.executable, "-m", f"benchmarks.{name}", *map(str, arguments)]
+    return subprocess.run(command, env=os.environ | {RATIOS_FILE: str(ratios)}).returncode == 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -126,7 +126,8 @@ def _bare_reads(store: ChunkStore, segments: dict[str, NDArray[Any]], path: Path
 
     def read() -> None:
         number, filled = os.open(path, os.O_RDONLY), 0
-        buffer = memoryview(np.empty(sum(sizes), np.uint8))
+        tokens: Any = np.empty(sum(sizes), np.uint8)
+        buffer = memoryview(tokens)
         for place, size in zip(places, sizes, strict=True):
             os.preadv(number, [buffer[filled : filled + size]], place)
             filled += size

@@ -6,7 +6,7 @@ A document's topic follows from its doc_id, a vector from chunk_id and doc_id: a
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -54,7 +54,7 @@ def write_corpus(folder: Path, num_chunks: int, granularity_chars: int) -> int:
 def embed(job: Job, engine: Engine, dimensions: int, num_topics: int) -> None:
     """Write the embed stage of a job as a model would, with made vectors."""
     stage = job.work.start("embed")
-    made = {"dimensions": dimensions, "num_topics": num_topics}
+    made: dict[str, Any] = {"dimensions": dimensions, "num_topics": num_topics}
     parts = [
         stage.part(number, _vectors_part, weight=rows, chunks=path, **made)
         for number, (path, rows) in enumerate(job.work["chunk"].tables())
@@ -82,14 +82,16 @@ def vectors_of(
 def as_embeddings(vectors: NDArray[np.float32]) -> NDArray[np.float16]:
     """Unit vectors of vectors [n, d] of even variance: in all directions but of falling variance, as embeddings are."""
     vectors = vectors @ _turned(vectors.shape[1])
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+    unit: NDArray[np.float16] = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+    return unit
 
 
 @cache
 def _turned(dimensions: int) -> NDArray[np.float32]:
     scales = 1 / (1 + np.arange(dimensions) / 8)
     rotation, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((dimensions, dimensions)))
-    return (scales[:, None] * rotation.T).astype(np.float32)
+    turned: NDArray[np.float32] = (scales[:, None] * rotation.T).astype(np.float32)
+    return turned
 
 
 def _normal(numbers: NDArray[np.int64], dimensions: int, what: int) -> NDArray[np.float32]:

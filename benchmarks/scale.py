@@ -2,11 +2,11 @@
 
 python -m benchmarks.scale --chunks 10000 100000 1000000
 python -m benchmarks.scale --chunks 200000 --samples 4000 --workers 1 2 --repeats 3
+python -m benchmarks.scale --chunks 100000 --targets 16384 65536 131072 524288 --pictures FOLDER
 """
 
 import argparse
 import contextlib
-import dataclasses
 import multiprocessing
 import os
 import shutil
@@ -14,7 +14,6 @@ import statistics
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -24,7 +23,7 @@ import psutil
 import pyarrow.parquet as pq
 
 from benchmarks import made
-from benchmarks.measure import own_bytes
+from benchmarks.used import Case, Run, Runs, Use
 from etl import pipeline
 from etl.connect import local_engine
 from etl.docstrings import train_tokenizer
@@ -35,51 +34,8 @@ from etl.recipe import Recipe, resolved_yaml
 from etl.work import STAGES
 from nextlong.config import Chunking, Embedding, Indexing, Synthesis
 
-_CHUNKS_A_LONG_DOCUMENT = 250  # so many chunks of the corpus for each wanted
+_TOKENS_A_CHUNK = 131  # of long documents, for each chunk of the corpus: one of 32K for 250
 _WATCH_SECONDS = 0.1
-
-
-@dataclasses.dataclass
-class Use:
-    """What some processes used, by stage."""
-
-    most_bytes: dict[str, int] = dataclasses.field(default_factory=Counter)
-    """Held by any of them for itself."""
-    cpu_seconds: dict[str, float] = dataclasses.field(default_factory=Counter)
-    """Of all of them."""
-    _last: dict[int, float] = dataclasses.field(default_factory=dict)
-
-    def note(self, stage: str, process: psutil.Process) -> None:
-        """Count what a process has used since it was last noted."""
-        with contextlib.suppress(psutil.Error):  # it has ended
-            times, memory = process.cpu_times(), own_bytes(process)
-            spent = times.user + times.system
-            self.cpu_seconds[stage] += spent - self._last.get(process.pid, 0.0)
-            self._last[process.pid] = spent
-            self.most_bytes[stage] = max(self.most_bytes[stage], memory)
-
-
-@dataclasses.dataclass
-class Run:
-    """What a run took."""
-
-    seconds: dict[str, float]
-    """By stage."""
-    amounts: dict[str, int]
-    """What each stage does: of mine the meta-chunks, of interleave and pack the chunks in long documents."""
-    workers: Use
-    driver: Use
-    """Of this process, which is driver and scheduler."""
-    num_tasks: int
-    """The most that the scheduler held at once."""
-    disk_bytes: int
-    load: float
-    """What else ran: the machine's load before."""
-    index: dict[str, Any]
-
-
-Runs = dict[tuple[int, int], list[Run]]
-"""By number of chunks and of workers."""
 
 
 def main() -> None:
@@ -91,13 +47,17 @@ def main() -> None:
             started = time.perf_counter()
             num_topics = _alone(_prepare, Path(folder), num_chunks, options)
             print(f"{num_chunks:,} chunks: corpus made in {time.perf_counter() - started:.0f} s", flush=True)
-            for _ in range(options.repeats):
-                for workers in options.workers:
-                    run = _alone(_measure, Path(folder), num_chunks, workers, num_topics, options)
-                    runs.setdefault((num_chunks, workers), []).append(run)
-                    print(_describe(run, workers), flush=True)
+            cases = [Case(num_chunks, workers, target) for target in options.targets for workers in options.workers]
+            for case in options.repeats * cases:
+                run = _alone(_measure, Path(folder), case, num_topics, options)
+                runs.setdefault(case, []).append(run)
+                print(_describe(run, case), flush=True)
     for table in (_costs(runs), _memory(runs), *([_speedups(runs, options)] if len(options.workers) > 1 else [])):
         print("\n" + "\n".join(table))
+    if options.pictures:
+        from benchmarks.pictures import draw
+
+        draw(runs, options.pictures)
 
 
 def _options() -> argparse.Namespace:
@@ -108,10 +68,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--dimensions", type=int, default=128)
     parser.add_argument("--granularity-chars", type=int, default=1_024)
     parser.add_argument("--part-bytes", type=int, default=4 * 2**20, help="text a part, of every corpus")
-    parser.add_argument("--target", type=int, default=32_768, help="tokens of a long document")
-    parser.add_argument("--samples", type=int, help="long documents; default: one for 250 chunks of the corpus")
+    parser.add_argument("--targets", type=int, nargs="+", default=[32_768], help="tokens of a long document")
+    parser.add_argument("--samples", type=int, help="long documents; default: 131 of their tokens a chunk")
     parser.add_argument("--factory", default="auto", help="of the index")
     parser.add_argument("--folder", help="where to make the files; default: the system's temporary folder")
+    parser.add_argument("--pictures", type=Path, help="folder for figures of all this (pip install matplotlib)")
     return parser.parse_args()
 
 
@@ -135,7 +96,7 @@ def _prepare(folder: Path, num_chunks: int, options: argparse.Namespace) -> int:
     return num_topics
 
 
-def _measure(folder: Path, num_chunks: int, workers: int, num_topics: int, options: argparse.Namespace) -> Run:
+def _measure(folder: Path, case: Case, num_topics: int, options: argparse.Namespace) -> Run:
     load = os.getloadavg()[0]
     recipe = Recipe(
         input=Input(path=str(folder / "corpus"), source="source", part_bytes=options.part_bytes),
@@ -145,13 +106,13 @@ def _measure(folder: Path, num_chunks: int, workers: int, num_topics: int, optio
         embedding=Embedding(model=str(folder / "model")),
         index=Indexing(factory=options.factory),
         synthesis=Synthesis(
-            target_length_tokens=options.target,
-            num_samples=options.samples or max(1, num_chunks // _CHUNKS_A_LONG_DOCUMENT),
+            target_length_tokens=case.target,
+            num_samples=options.samples or max(1, case.num_chunks * _TOKENS_A_CHUNK // case.target),
         ),
     )
     job = prepare(recipe)
     job.work.claim(resolved_yaml(recipe), "")
-    with local_engine(workers) as engine, _watching(job, engine) as (worker_use, driver_use, num_tasks):
+    with local_engine(case.workers) as engine, _watching(job, engine) as (worker_use, driver_use, num_tasks):
         pipeline.run(job, engine, only="read")
         pipeline.run(job, engine, only="chunk")
         made.embed(job, engine, options.dimensions, num_topics)
@@ -165,7 +126,8 @@ def _measure(folder: Path, num_chunks: int, workers: int, num_topics: int, optio
     amounts |= {"mine": summary["mine"]["rows"], "interleave": in_long_documents, "pack": in_long_documents}
     values = summary["index"]["values"]
     facts = {name: values.get(name) for name in ("factory", "nprobe", "recall", "recall_top_k")}
-    return Run(seconds, amounts, worker_use, driver_use, max(num_tasks), num_bytes, load, facts)
+    num_tokens = summary["interleave"]["rows"] * case.target
+    return Run(seconds, amounts, num_tokens, worker_use, driver_use, max(num_tasks), num_bytes, load, facts)
 
 
 @contextlib.contextmanager
@@ -193,11 +155,12 @@ def _watching(job: Job, engine: Engine) -> Iterator[tuple[Use, Use, list[int]]]:
         watcher.join()
 
 
-def _describe(run: Run, workers: int) -> str:
+def _describe(run: Run, case: Case) -> str:
     facts = run.index
     return (
-        f"  {workers} workers, {sum(run.seconds.values()):,.1f} s, load before {run.load:.1f}, {facts['factory']}, "
-        f"nprobe {facts['nprobe']}, recall {facts['recall']:.3f}, {run.disk_bytes / 2**30:.2f} GiB, "
+        f"  {case.workers} workers, target {case.target:,}, {sum(run.seconds.values()):,.1f} s, "
+        f"load before {run.load:.1f}, {facts['factory']}, nprobe {facts['nprobe']}, "
+        f"recall {facts['recall']:.3f}, {run.disk_bytes / 2**30:.2f} GiB, "
         + ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in run.seconds.items())
     )
 
@@ -214,28 +177,30 @@ def _costs(runs: Runs) -> Iterator[str]:
         ("driver cpu us", lambda run, workers, stage: run.driver.cpu_seconds[stage]),
     ):
         yield _head(title, stages)
-        for (num_chunks, workers), some in runs.items():
-            costs = [min(cost(run, workers, stage) / run.amounts[stage] for run in some) for stage in stages]
-            yield _row(num_chunks, workers, [f"{1e6 * each:,.1f}" for each in costs])
+        for case, some in runs.items():
+            costs = [min(cost(run, case.workers, stage) / run.amounts[stage] for run in some) for stage in stages]
+            yield _row(case, [f"{1e6 * each:,.1f}" for each in costs])
 
 
 def _memory(runs: Runs) -> Iterator[str]:
     for title, use in (("MiB, worker", lambda run: run.workers), ("MiB, driver", lambda run: run.driver)):
         yield _head(title, STAGES)
-        for (num_chunks, workers), some in runs.items():
+        for case, some in runs.items():
             peaks = [max(use(run).most_bytes[stage] for run in some) / 2**20 for stage in STAGES]
-            yield _row(num_chunks, workers, [f"{peak:,.0f}" for peak in peaks])
-    for (num_chunks, workers), some in runs.items():
-        yield f"{num_chunks:,} chunks, {workers} workers: {max(run.num_tasks for run in some)} tasks at once"
+            yield _row(case, [f"{peak:,.0f}" for peak in peaks])
+    for case, some in runs.items():
+        most = max(run.num_tasks for run in some)
+        yield f"{case.num_chunks:,} chunks, {case.workers} workers, target {case.target:,}: {most} tasks at once"
 
 
 def _speedups(runs: Runs, options: argparse.Namespace) -> Iterator[str]:
     """How many times as fast the last number of workers is as the first."""
     few, many = options.workers[0], options.workers[-1]
     yield _head(f"{many} / {few} workers", next(iter(runs.values()))[0].seconds)
-    for num_chunks in options.chunks:
-        slow, fast = (_medians(runs[num_chunks, workers]) for workers in (few, many))
-        yield _row(num_chunks, many, [f"{slow[stage] / fast[stage]:.2f}" for stage in slow])
+    for case in runs:
+        if case.workers == many:
+            slow, fast = _medians(runs[case._replace(workers=few)]), _medians(runs[case])
+            yield _row(case, [f"{slow[stage] / fast[stage]:.2f}" for stage in slow])
 
 
 def _medians(some: Sequence[Run]) -> dict[str, float]:
@@ -243,11 +208,11 @@ def _medians(some: Sequence[Run]) -> dict[str, float]:
 
 
 def _head(title: str, stages: Sequence[str] | dict[str, float]) -> str:
-    return f"{title:>14} {'workers':>8}" + "".join(f"{stage:>11}" for stage in stages)
+    return f"{title:>14} {'workers':>8} {'target':>8}" + "".join(f"{stage:>11}" for stage in stages)
 
 
-def _row(num_chunks: int, workers: int, cells: list[str]) -> str:
-    return f"{num_chunks:>14,} {workers:>8}" + "".join(f"{cell:>11}" for cell in cells)
+def _row(case: Case, cells: list[str]) -> str:
+    return f"{case.num_chunks:>14,} {case.workers:>8} {case.target:>8,}" + "".join(f"{cell:>11}" for cell in cells)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from typing import Any
 
 import faiss
 import numpy as np
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pyarrow.parquet as pq
 
 from etl import quarantine

@@ -183,20 +183,32 @@ def _delete(path: Path) -> None:
 def write_table(path: Path, table: pa.Table, *, rows_per_group: int = 65_536) -> None:
     """Write a table as Parquet (zstd, no dictionaries): the same table gives the same bytes.
 
-    Token ids have their bytes split (BYTE_STREAM_SPLIT): the higher ones are nearly all zero. On English they are then
-    written three times as fast at zstd-1 as plainly at zstd-3, and take 1.5 % more.
+    Numbers have their bytes split (BYTE_STREAM_SPLIT), since the higher ones are much alike: negatives take a quarter
+    less. Token ids of English are then written three times as fast at zstd-1 as plainly at zstd-3, and take 1.5 % more.
     """
-    token_ids = [f"{field.name}.list.element" for field in table.schema if field.type == pa.list_(pa.uint32())]
+    numbers = [leaf for field in table.schema for leaf in _numbers(field.type, field.name)]
+    has_token_ids = any(field.type == pa.list_(pa.uint32()) for field in table.schema)
     with written_aside(path) as aside:
         pq.write_table(
             table,
             aside,
             compression="zstd",
-            compression_level=1 if token_ids else 3,
+            compression_level=1 if has_token_ids else 3,
             use_dictionary=False,
-            column_encoding=dict.fromkeys(token_ids, "BYTE_STREAM_SPLIT"),
+            use_byte_stream_split=numbers or False,
             row_group_size=rows_per_group,
         )
+
+
+def _numbers(kind: pa.DataType, path: str) -> Iterator[str]:
+    """The paths, in a Parquet file, of the numbers in a column."""
+    if pa.types.is_struct(kind):
+        for field in kind:
+            yield from _numbers(field.type, f"{path}.{field.name}")
+    elif pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
+        yield from _numbers(kind.value_type, f"{path}.list.element")
+    elif pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        yield path
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:

@@ -25,7 +25,14 @@ FOLDERS = {
     "interleave": "6-long-documents",
     "pack": "7-packed",
 }
-FORMAT_VERSIONS = dict.fromkeys(STAGES, 1) | {"read": 2, "chunk": 2, "index": 3, "mine": 2, "interleave": 3, "pack": 2}
+FORMAT_VERSIONS = dict.fromkeys(STAGES, 1) | {
+    "read": 3,
+    "chunk": 3,
+    "index": 3,
+    "mine": 3,
+    "interleave": 3,
+    "pack": 2,
+}
 """Raised when a stage's code gives other bytes for the same settings."""
 SCRATCH = {
     "read": ("scan",),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 _SENTENCE_END = re.compile(r"[.!?。！？…][\"'”’)\]]*\s+|[。！？]")
 _SPACE = re.compile(r"\s")
+_NO_SPACE = re.compile(r"\S")
 
 
 class Chunks(NamedTuple):
@@ -92,7 +93,7 @@ def _cut(text: str, start: int, end: int, content_end: int, newline_end: int) ->
 
 
 def _has_text(text: str, start: int, end: int) -> bool:
-    return end > start and not text[start:end].isspace()
+    return _NO_SPACE.search(text, start, end) is not None  # nothing is copied
 
 
 def _last_end(pattern: re.Pattern[str], text: str, start: int, end: int) -> int:

@@ -1,1 +1,1 @@
-"""Other projects' programs on the same data, run by the Pythons that tests/readers/environments.py sets up."""
+"""What people would use instead, on the same data: scripts, and other projects' programs in their own environments."""

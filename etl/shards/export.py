@@ -32,7 +32,7 @@ from nextlong.shards import Format
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised when the same sequences give other bytes."""
 
 
