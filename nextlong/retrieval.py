@@ -11,7 +11,7 @@ from nextlong.searching import EXACT_RERANK_RATIO, Neighbours, merged
 
 _ROUNDING = 1e-5  # FAISS sums in float32
 _WIDER = (2, 4, 8, 16)  # of more equals than that, FAISS decides which are found
-ROWS_AT_ONCE = 2**17  # bounds the embeddings held while proposals are scored, 0.8 GB at 768 dimensions
+ROWS_AT_ONCE = 2**15  # bounds the embeddings held while proposals are scored, 0.1 GB at 768 dimensions in float32
 
 Search = Callable[[Vectors, int], Neighbours]
 """(queries [n, d], top_k) -> scores and ids [n, top_k]"""
@@ -139,16 +139,16 @@ def _products(queries: Vectors, ids: NDArray[np.int64], fetch_vectors: FetchVect
 
 
 def _products_at_once(queries: Vectors, ids: NDArray[np.int64], fetch_vectors: FetchVectors) -> NDArray[np.float32]:
-    """Every vector is fetched once."""
+    """Every vector is fetched once and held as it is stored: in float64 only those of one query at a time."""
     known, places = np.unique(ids, return_inverse=True)
-    vectors = np.zeros((len(known), queries.shape[1]), np.float64)
-    vectors[known >= 0] = fetch_vectors(known[known >= 0])
-    places = places.reshape(ids.shape)
-    scores = np.empty(ids.shape, np.float32)
+    num_missing = int(np.searchsorted(known, 0))
+    vectors, places = fetch_vectors(known[num_missing:]), places.reshape(ids.shape) - num_missing
+    scores = np.full(ids.shape, -np.inf)
     for row, query in enumerate(queries.astype(np.float64)):
-        scores[row] = np.einsum("kd,d->k", vectors[places[row]], query).round(6)  # no BLAS: one order of summation
-    scores[ids < 0] = -np.inf
-    return scores
+        found = places[row] >= 0
+        near = vectors[places[row, found]].astype(np.float64)
+        scores[row, found] = np.einsum("kd,d->k", near, query)  # no BLAS: one order of summation
+    return scores.round(6).astype(np.float32)
 
 
 def document_vectors(vectors: Vectors, num_chunks: NDArray[np.integer]) -> NDArray[np.float32]:

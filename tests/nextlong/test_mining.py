@@ -54,15 +54,19 @@ def test_scores_of_given_others_keep_their_order() -> None:
 
 def test_rules_are_applied_in_order_and_counted() -> None:
     account = Account()
-    _, ids, scores, ranks = apply_rules(
-        4,
-        Neighbours(np.array([1.0, 1.0, 0.99, 0.9, 0.8, 0.7, 0.6], np.float32), np.array([4, 300, 301, 7, 5, 9, 10])),
-        np.array([40, 50, 60, 70, 50, 90, 100], np.uint64),
-        MetaDocument(0, 4, 2, 4),
-        np.array([40, 50], np.uint64),
+    hashes = np.arange(400, dtype=np.uint64)
+    hashes[300] = hashes[5]
+    [(chunk_id, ids, scores, ranks)] = apply_rules(
+        np.array([4]),
+        [MetaDocument(0, 4, 2, 4)],
+        Neighbours(
+            np.array([[1.0, 1.0, 0.99, 0.9, 0.8, 0.7, 0.6]], np.float32), np.array([[4, 300, 301, 7, 5, 9, 10]])
+        ),
+        hashes.__getitem__,
         NearDuplicates(NearDuplicateRules(0.95)),
         account,
     )
+    assert chunk_id == 4
     assert ids.tolist() == [7, 9]
     assert ranks.tolist() == [0, 1]
     assert scores.tolist() == pytest.approx([0.9, 0.7])
