@@ -129,13 +129,13 @@ def apply_rules(
     kept[compared] = ~near.by_similarity & ~near.by_overlap
     account.add(
         "candidates",
-        read=np.count_nonzero(read),
-        kept=np.count_nonzero(kept),
+        read=int(read.sum()),
+        kept=int(kept.sum()),
         dropped={
-            "own_document": np.count_nonzero(read & own),
-            "exact_copy": np.count_nonzero(copy),
-            "near_duplicate": np.count_nonzero(near.by_similarity),
-            "near_duplicate_by_overlap": np.count_nonzero(near.by_overlap & ~near.by_similarity),
+            "own_document": int((read & own).sum()),
+            "exact_copy": int(copy.sum()),
+            "near_duplicate": int(near.by_similarity.sum()),
+            "near_duplicate_by_overlap": int((near.by_overlap & ~near.by_similarity).sum()),
         },
     )
     return _by_query(queries, kept, neighbours)
