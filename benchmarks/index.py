@@ -56,13 +56,19 @@ def _factories(lists: int, dimensions: int) -> list[str]:
 
 
 def _built(factory: str, store: RowStore) -> Index:
+    index = build(factory, store)
+    return Index([index], {"factory": factory, "nprobe": None, "recall_before_reranking": 1.0, "recall": 1.0})
+
+
+def build(factory: str, store: RowStore) -> Any:
+    """A FAISS index of all vectors of a store, as the stage trains and fills it, in memory."""
     index = new_index(factory, store.arrays[0].shape[1])
     number = num_training_vectors(index, len(store), Indexing().training_chunks)
     if number:
         train(index, store.rows(sample_rows(len(store), number)))
     for array, first in zip(store.arrays, store.firsts, strict=True):
         add(index, array, first)
-    return Index([index], {"factory": factory, "nprobe": None, "recall_before_reranking": 1.0, "recall": 1.0})
+    return index
 
 
 def _describe(index: Index, seconds: float) -> str:
