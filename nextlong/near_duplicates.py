@@ -13,6 +13,7 @@ from nextlong.sketching import overlaps
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 1.0)
 """For each of these is counted how many candidates reach it."""
 _EXAMPLES = 4  # on either side of a threshold, a part
+_PAIRS_AT_ONCE = 2**15  # bounds the sketches held, 8 MB at 64 hashes
 
 FetchSketches = Callable[[NDArray[np.int64]], NDArray[np.uint32]]
 """chunk_ids [n] -> MinHash sketches [n, h]"""
@@ -65,15 +66,26 @@ class NearDuplicates:
         return {name: met.to_dict() for name, met in self._met.items()}
 
     def _overlaps(self, queries: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """One meta-chunk at a time: the sketches of all candidates at once would be a hundred megabytes."""
         if self._rules.fetch_sketches is None:
             raise ValueError("near_duplicate_overlap needs sketches of the chunks")
         found = np.empty(len(ids), np.float32)
-        changes = (np.flatnonzero(np.diff(queries)) + 1).tolist()
-        for first, last in pairwise([0, *changes, len(ids)]):
-            sketches = self._rules.fetch_sketches(np.append(ids[first:last], queries[first : first + 1]))
-            found[first:last] = overlaps(sketches[-1], sketches[:-1])
+        for first in range(0, len(ids), _PAIRS_AT_ONCE):
+            some = slice(first, first + _PAIRS_AT_ONCE)
+            found[some] = _overlaps_of_pairs(queries[some], ids[some], self._rules.fetch_sketches)
         return found
+
+
+def _overlaps_of_pairs(
+    queries: NDArray[np.int64], ids: NDArray[np.int64], fetch_sketches: FetchSketches
+) -> NDArray[np.float32]:
+    """Meta-chunks share candidates: each sketch is fetched once."""
+    known, places = np.unique(ids, return_inverse=True)
+    starts = np.flatnonzero(np.diff(queries, prepend=-1))
+    of_queries, of_known = fetch_sketches(queries[starts]), fetch_sketches(known)
+    found = np.empty(len(ids), np.float32)
+    for of_query, (first, last) in zip(of_queries, pairwise([*starts.tolist(), len(ids)]), strict=True):
+        found[first:last] = overlaps(of_query, of_known[places[first:last]])
+    return found
 
 
 class _Met:
