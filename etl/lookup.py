@@ -164,7 +164,7 @@ class RowStore:
         changes = (np.flatnonzero(np.diff(files)) + 1).tolist()
         for first, last in pairwise([0, *changes, len(numbers)] if len(numbers) else []):
             file = files[first]
-            found[order[first:last]] = self._arrays[file][ascending[first:last] - self._firsts[file]]
+            found[order[first:last]] = self._arrays[file].take(ascending[first:last] - self._firsts[file], axis=0)
         return found
 
 

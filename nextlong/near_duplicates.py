@@ -84,7 +84,7 @@ def _overlaps_of_pairs(
     of_queries, of_known = fetch_sketches(queries[starts]), fetch_sketches(known)
     found = np.empty(len(ids), np.float32)
     for of_query, (first, last) in zip(of_queries, pairwise([*starts.tolist(), len(ids)]), strict=True):
-        found[first:last] = overlaps(of_query, of_known[places[first:last]])
+        found[first:last] = overlaps(of_query, of_known.take(places[first:last], axis=0))
     return found
 
 

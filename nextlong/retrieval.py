@@ -153,10 +153,11 @@ def _products_at_once(queries: Vectors, ids: NDArray[np.int64], fetch_vectors: F
     num_missing = int(np.searchsorted(known, 0))
     vectors, places = fetch_vectors(known[num_missing:]), places.reshape(ids.shape) - num_missing
     scores = np.full(ids.shape, -np.inf)
-    for row, query in enumerate(queries.astype(np.float64)):
-        found = places[row] >= 0
-        near = vectors[places[row, found]].astype(np.float64)
-        scores[row, found] = np.vecdot(near, query)  # no matrix product: each is summed alone, in one order
+    if len(vectors):
+        for row, query in enumerate(queries.astype(np.float64)):
+            near = vectors.take(places[row], axis=0).astype(np.float64)
+            np.vecdot(near, query, out=scores[row])  # no matrix product: each is summed alone, in one order
+    scores[ids < 0] = -np.inf  # the place -1 was that of the last one
     return scores.round(6).astype(np.float32)
 
 
