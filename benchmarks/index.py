@@ -91,19 +91,22 @@ def _against_faiss(factory: str, vectors: NDArray[np.float16], repeats: int) -> 
 
 
 def _faiss_alone(factory: str, vectors: NDArray[np.float16]) -> tuple[Callable[[], None], Callable[[], None]]:
-    """What trains an index, and what fills it, from arrays of the type that FAISS takes."""
-    index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
-    wanted = num_training_vectors(index, len(vectors), Indexing().training_chunks)
+    """What trains an index, and what fills the one trained last, from arrays of the type that FAISS takes."""
+    empty = new_index(factory, vectors.shape[1])
+    wanted = num_training_vectors(empty, len(vectors), Indexing().training_chunks)
     sample, all_vectors = vectors[sample_rows(len(vectors), wanted)].astype(np.float32), vectors.astype(np.float32)
+    trained: list[Any] = []
 
     def train() -> None:
         one_thread()
+        index = faiss.clone_index(empty)
         index.train(sample)
+        trained[:] = [index]
 
     def add() -> None:
         one_thread()
-        index.reset()
-        index.add(all_vectors)
+        trained[0].reset()
+        trained[0].add(all_vectors)
 
     return train, add
 
