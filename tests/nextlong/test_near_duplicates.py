@@ -84,6 +84,12 @@ def test_examples_are_the_four_nearest_on_either_side_ties_by_meta_chunk_then_ca
     assert facts["just_below"] == [[0.4375, 8, 22], [0.4375, 8, 32], [0.4375, 9, 4], [0.375, 8, 21]]
 
 
+def test_of_more_equals_than_four_the_examples_are_the_lowest_ids_in_whatever_order_they_come() -> None:
+    rules = NearDuplicates(NearDuplicateRules(similarity=0.5))
+    found(rules, 9, [6, 5, 4, 3, 2, 1], [0.25] * 6)
+    assert rules.to_dict()["similarity"]["just_below"] == [[0.25, 9, number] for number in (1, 2, 3, 4)]
+
+
 def test_fewer_than_four_examples_are_all_there_are() -> None:
     rules = NearDuplicates(NearDuplicateRules(similarity=0.5))
     found(rules, 3, [4], [0.75])
