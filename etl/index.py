@@ -89,16 +89,16 @@ def run(job: Job, engine: Engine) -> dict[str, Any]:
 
 def _build(stage: StageFolder, engine: Engine, arguments: dict[str, Any]) -> list[dict[str, Any]]:
     """Train, add and join; returns the markers of the shards. Nothing is added for shards that are there."""
-    train_part = stage.part(0, _train_part, prefix="trained", num_builders=engine.tasks_a_host, **arguments)
-    trained = engine.run([train_part], doing="train index", unit="part")[0]["values"]
+    training = stage.part(0, train_part, prefix="trained", num_builders=engine.tasks_a_host, **arguments)
+    trained = engine.run([training], doing="train index", unit="part")[0]["values"]
     counts, adding, shards = trained["counts"], [], []
     for number, (first, last) in enumerate(trained["ranges"]):
         places, weight = range(first, last), sum(counts[first:last])
-        shards.append(stage.part(number, _shard_part, prefix="shard", weight=weight, places=places, **arguments))
+        shards.append(stage.part(number, shard_part, prefix="shard", weight=weight, places=places, **arguments))
         is_spread = trained["has_mergeable_lists"] and len(places) > 1 and weight > VECTORS_A_TASK
         if is_spread and finished(shards[-1]) is None:
             adding += [
-                stage.part(place, _add_part, prefix="added", weight=counts[place], place=place, **arguments)
+                stage.part(place, add_part, prefix="added", weight=counts[place], place=place, **arguments)
                 for place in places
             ]
     engine.run(adding, doing="add vectors", unit="vector")
@@ -152,7 +152,8 @@ def _words_part(folder: Path, name: str, *, chunks: Sequence[Path], units: str) 
     )
 
 
-def _train_part(folder: Path, name: str, *, open_store: OpenStore, indexing: Indexing, num_builders: int) -> PartResult:
+def train_part(folder: Path, name: str, *, open_store: OpenStore, indexing: Indexing, num_builders: int) -> PartResult:
+    """Writes the empty, trained index; says which parts each shard is to hold."""
     store = open_store()
     counts = [len(array) for array in store.arrays]
     check_memory(
@@ -178,7 +179,8 @@ def _available_bytes() -> int:
     return int(min(psutil.virtual_memory().available, MEMORY_LIMIT))
 
 
-def _add_part(folder: Path, name: str, *, open_store: OpenStore, indexing: Indexing, place: int) -> PartResult:
+def add_part(folder: Path, name: str, *, open_store: OpenStore, indexing: Indexing, place: int) -> PartResult:
+    """Adds one part of the vectors to a copy of the trained index; writes the inverted lists alone."""
     store = open_store()
     index = read_index(folder / "trained-00000.faiss")
     add(index, store.arrays[place], store.firsts[place])
@@ -187,7 +189,7 @@ def _add_part(folder: Path, name: str, *, open_store: OpenStore, indexing: Index
     return PartResult(files=[f"{name}.faiss"], rows=index.ntotal)
 
 
-def _shard_part(folder: Path, name: str, *, open_store: OpenStore, indexing: Indexing, places: range) -> PartResult:
+def shard_part(folder: Path, name: str, *, open_store: OpenStore, indexing: Indexing, places: range) -> PartResult:
     """Joins the lists of the parts at some places; adds the vectors of those that have none."""
     store = open_store()
     shard = read_index(folder / "trained-00000.faiss")

@@ -4,6 +4,7 @@ import os
 import resource
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -156,11 +157,14 @@ class RowStore:
 
     def rows(self, numbers: NDArray[np.int64]) -> Any:
         """Rows [n, d], in the order asked for."""
-        files = np.searchsorted(self._firsts, numbers, "right") - 1
+        order = np.argsort(numbers, kind="stable")
+        ascending = numbers[order]
         found = np.empty((len(numbers), self._arrays[0].shape[1]), self._arrays[0].dtype)
-        for file in np.unique(files):
-            here = files == file
-            found[here] = self._arrays[file][numbers[here] - self._firsts[file]]
+        files = np.searchsorted(self._firsts, ascending, "right") - 1
+        changes = (np.flatnonzero(np.diff(files)) + 1).tolist()
+        for first, last in pairwise([0, *changes, len(numbers)] if len(numbers) else []):
+            file = files[first]
+            found[order[first:last]] = self._arrays[file].take(ascending[first:last] - self._firsts[file], axis=0)
         return found
 
 

@@ -1,6 +1,7 @@
 """Meta-documents in, candidates for hard negatives out: retrieve, score exactly, apply the rules (Sec. 3.1.2, 5.4)."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -90,72 +91,86 @@ def mine(
     mined: dict[int, Candidates] = {}
     for num_to_fetch, group in sorted(_groups(documents).items()):
         queries = np.concatenate([document.chunk_ids for document in group])
-        owners = np.repeat(np.arange(len(group)), [document.num_chunks for document in group])
+        owners = [document for document in group for _ in range(document.num_chunks)]
         for start in range(0, len(queries), QUERIES_AT_ONCE):
             batch = slice(start, start + QUERIES_AT_ONCE)
             if random_of is None:
                 neighbours = retriever.neighbours_of(queries[batch], num_to_fetch)
             else:
-                wanted = [group[owner].num_candidates + group[owner].num_chunks for owner in owners[batch]]
-                neighbours = _random(queries[batch], wanted, random_of, retriever)
-            hashes = _gather(fetch_hashes, neighbours.ids)
-            for row, (query, owner) in enumerate(zip(queries[batch].tolist(), owners[batch], strict=True)):
-                document = group[owner]
-                kept = apply_rules(
-                    query,
-                    Neighbours(neighbours.scores[row], neighbours.ids[row]),
-                    hashes[row],
-                    document,
-                    fetch_hashes(document.chunk_ids),
-                    near_duplicates,
-                    account,
-                )
-                mined[query] = kept
+                neighbours = _random(queries[batch], owners[batch], random_of, retriever)
+            kept = apply_rules(queries[batch], owners[batch], neighbours, fetch_hashes, near_duplicates, account)
+            mined |= {each.chunk_id: each for each in kept}
     candidates = [mined[chunk] for document in documents for chunk in document.chunk_ids.tolist()]
     return Mined(candidates, account, near_duplicates)
 
 
 def apply_rules(
-    query: int,
+    queries: NDArray[np.int64],
+    documents: Sequence[MetaDocument],
     neighbours: Neighbours,
-    hashes: NDArray[np.uint64],
-    document: MetaDocument,
-    document_hashes: NDArray[np.uint64],
+    fetch_hashes: FetchHashes,
     near_duplicates: NearDuplicates,
     account: Account,
-) -> Candidates:
-    """Of one meta-chunk's ordered neighbours [k], those that may become negatives, order kept.
+) -> list[Candidates]:
+    """Of the ordered neighbours [n, k] of meta-chunks [n], those that may become negatives, order kept.
 
-    Adds to the account's unit "candidates": read = kept + dropped by rule. Only neighbours up to the document's
-    num_candidates-th of another document are read.
+    documents: that of each meta-chunk. Adds to the account's unit "candidates": read = kept + dropped by rule. Only
+    neighbours up to the document's num_candidates-th of another document are read.
     """
     scores, ids = neighbours
-    own = (ids >= document.first_chunk_id) & (ids < document.first_chunk_id + document.num_chunks)
-    others_so_far = np.cumsum(~own)
-    read = (ids >= 0) & np.where(own, others_so_far < document.num_candidates, others_so_far <= document.num_candidates)
-    copy = ~own & np.isin(hashes, document_hashes)
+    _, first, num_chunks, wanted = (np.array(column)[:, None] for column in zip(*documents, strict=True))
+    own = (ids >= first) & (ids < first + num_chunks)
+    others_before = np.cumsum(~own, axis=1, dtype=np.int32) - ~own
+    read = (ids >= 0) & (others_before < wanted)
+    copy = read & ~own & _copies(ids, documents, fetch_hashes)
     compared = read & ~own & ~copy
-    near = near_duplicates.find(query, ids[compared], scores[compared])
-    kept = np.flatnonzero(compared)[~near.by_similarity & ~near.by_overlap]
+    near = near_duplicates.find(np.repeat(queries, compared.sum(axis=1)), ids[compared], scores[compared])
+    kept = compared.copy()
+    kept[compared] = ~near.by_similarity & ~near.by_overlap
     account.add(
         "candidates",
         read=int(read.sum()),
-        kept=len(kept),
+        kept=int(kept.sum()),
         dropped={
             "own_document": int((read & own).sum()),
-            "exact_copy": int((read & copy).sum()),
+            "exact_copy": int(copy.sum()),
             "near_duplicate": int(near.by_similarity.sum()),
             "near_duplicate_by_overlap": int((near.by_overlap & ~near.by_similarity).sum()),
         },
     )
-    return Candidates(query, ids[kept], scores[kept], np.arange(len(kept)))
+    return _by_query(queries, kept, neighbours)
+
+
+def _copies(ids: NDArray[np.int64], documents: Sequence[MetaDocument], fetch_hashes: FetchHashes) -> NDArray[np.bool_]:
+    """Of neighbours [n, k], which have the text of any meta-chunk of the document [n] that they were found for."""
+    copies = np.zeros(ids.shape, np.bool_)
+    hashes = np.zeros(ids.shape, np.uint64)
+    hashes[ids >= 0] = fetch_hashes(ids[ids >= 0])
+    first = 0
+    for document, rows in groupby(documents):
+        last = first + sum(1 for _ in rows)
+        copies[first:last] = np.isin(hashes[first:last], fetch_hashes(document.chunk_ids))
+        first = last
+    return copies
+
+
+def _by_query(queries: NDArray[np.int64], kept: NDArray[np.bool_], neighbours: Neighbours) -> list[Candidates]:
+    ids, scores, ranks = neighbours.ids[kept], neighbours.scores[kept], np.arange(kept.shape[1])
+    lasts = np.cumsum(kept.sum(axis=1)).tolist()
+    ranges = zip(queries.tolist(), [0, *lasts[:-1]], lasts, strict=True)
+    return [
+        Candidates(query, ids[first:last], scores[first:last], ranks[: last - first]) for query, first, last in ranges
+    ]
 
 
 def _random(
-    queries: NDArray[np.int64], wanted: Iterable[int], chunks: RandomChunks, retriever: Retriever
+    queries: NDArray[np.int64], documents: Sequence[MetaDocument], chunks: RandomChunks, retriever: Retriever
 ) -> Neighbours:
     """Chunks drawn for each query, without replacement, in drawn order, -1 at the end; by seed and query alone."""
-    drawn = [chunks.draw(query, number) for query, number in zip(queries.tolist(), wanted, strict=True)]
+    drawn = [
+        chunks.draw(query, document.num_candidates + document.num_chunks)
+        for query, document in zip(queries.tolist(), documents, strict=True)
+    ]
     ids = np.full((len(drawn), max(map(len, drawn))), -1, np.int64)
     for row, found in enumerate(drawn):
         ids[row, : len(found)] = found
@@ -176,9 +191,3 @@ def _num_to_fetch(document: MetaDocument) -> int:
     It depends on nothing but the document, nor then do its neighbours.
     """
     return int(np.ceil(2 ** (np.ceil(8 * np.log2(document.num_candidates + document.num_chunks)) / 8)))
-
-
-def _gather(fetch_hashes: FetchHashes, ids: NDArray[np.int64]) -> NDArray[np.uint64]:
-    hashes = np.zeros(ids.shape, np.uint64)
-    hashes[ids >= 0] = fetch_hashes(ids[ids >= 0])
-    return hashes

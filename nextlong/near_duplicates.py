@@ -2,6 +2,7 @@
 
 import heapq
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from nextlong.sketching import overlaps
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 1.0)
 """For each of these is counted how many candidates reach it."""
 _EXAMPLES = 4  # on either side of a threshold, a part
+_PAIRS_AT_ONCE = 2**15  # bounds the sketches held, 8 MB at 64 hashes
 
 FetchSketches = Callable[[NDArray[np.int64]], NDArray[np.uint32]]
 """chunk_ids [n] -> MinHash sketches [n, h]"""
@@ -46,12 +48,14 @@ class NearDuplicates:
             if threshold is not None
         }
 
-    def find(self, query: int, ids: NDArray[np.int64], scores: NDArray[np.float32]) -> Found:
-        """Which of a meta-chunk's candidates [k] are near-duplicates of it."""
+    def find(self, queries: NDArray[np.int64], ids: NDArray[np.int64], scores: NDArray[np.float32]) -> Found:
+        """Which candidates [n] are near-duplicates of their meta-chunks [n], where those of one stand together."""
         none = np.zeros(len(ids), np.bool_)
         return Found(
-            self._met["similarity"].compare(query, ids, scores) if "similarity" in self._met else none,
-            self._met["overlap"].compare(query, ids, self._overlaps(query, ids)) if "overlap" in self._met else none,
+            self._met["similarity"].compare(queries, ids, scores) if "similarity" in self._met else none,
+            self._met["overlap"].compare(queries, ids, self._overlaps(queries, ids))
+            if "overlap" in self._met
+            else none,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -61,11 +65,27 @@ class NearDuplicates:
         """
         return {name: met.to_dict() for name, met in self._met.items()}
 
-    def _overlaps(self, query: int, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _overlaps(self, queries: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.float32]:
         if self._rules.fetch_sketches is None:
             raise ValueError("near_duplicate_overlap needs sketches of the chunks")
-        sketches = self._rules.fetch_sketches(np.append(ids, query))
-        return overlaps(sketches[-1], sketches[:-1])
+        found = np.empty(len(ids), np.float32)
+        for first in range(0, len(ids), _PAIRS_AT_ONCE):
+            some = slice(first, first + _PAIRS_AT_ONCE)
+            found[some] = _overlaps_of_pairs(queries[some], ids[some], self._rules.fetch_sketches)
+        return found
+
+
+def _overlaps_of_pairs(
+    queries: NDArray[np.int64], ids: NDArray[np.int64], fetch_sketches: FetchSketches
+) -> NDArray[np.float32]:
+    """Meta-chunks share candidates: each sketch is fetched once."""
+    known, places = np.unique(ids, return_inverse=True)
+    starts = np.flatnonzero(np.diff(queries, prepend=-1))
+    of_queries, of_known = fetch_sketches(queries[starts]), fetch_sketches(known)
+    found = np.empty(len(ids), np.float32)
+    for of_query, (first, last) in zip(of_queries, pairwise([*starts.tolist(), len(ids)]), strict=True):
+        found[first:last] = overlaps(of_query, of_known.take(places[first:last], axis=0))
+    return found
 
 
 class _Met:
@@ -78,12 +98,14 @@ class _Met:
         self._below: list[tuple[float, int, int]] = []
         self._above: list[tuple[float, int, int]] = []
 
-    def compare(self, query: int, ids: NDArray[np.int64], values: NDArray[np.float32]) -> NDArray[np.bool_]:
+    def compare(
+        self, queries: NDArray[np.int64], ids: NDArray[np.int64], values: NDArray[np.float32]
+    ) -> NDArray[np.bool_]:
         is_near: NDArray[np.bool_] = values >= self._threshold
         reached = np.searchsorted(self._levels, values, "right")
         self._counts += np.bincount(reached, minlength=len(self._counts))
-        self._below = self._nearest(self._below, query, ids[~is_near], values[~is_near])
-        self._above = self._nearest(self._above, query, ids[is_near], values[is_near])
+        self._below = self._nearest(self._below, queries, ids, values, ~is_near)
+        self._above = self._nearest(self._above, queries, ids, values, is_near)
         return is_near
 
     def to_dict(self) -> dict[str, Any]:
@@ -97,11 +119,19 @@ class _Met:
         }
 
     def _nearest(
-        self, known: list[tuple[float, int, int]], query: int, ids: NDArray[np.int64], values: NDArray[np.float32]
+        self,
+        known: list[tuple[float, int, int]],
+        queries: NDArray[np.int64],
+        ids: NDArray[np.int64],
+        values: NDArray[np.float32],
+        where: NDArray[np.bool_],
     ) -> list[tuple[float, int, int]]:
-        few = np.argsort(np.abs(values - self._threshold), kind="stable")[:_EXAMPLES]
-        new = [(_plain(values[place]), query, int(ids[place])) for place in few]
-        return heapq.nsmallest(_EXAMPLES, known + new, key=self._distance) if new else known
+        distances = np.where(where, np.abs(values - self._threshold), np.inf)
+        cut = np.partition(distances, _EXAMPLES - 1)[_EXAMPLES - 1] if len(distances) > _EXAMPLES else np.inf
+        near = np.flatnonzero(where & (distances <= cut))
+        few = near[np.lexsort((ids[near], queries[near], distances[near]))[:_EXAMPLES]]
+        new = zip(map(_plain, values[few]), queries[few].tolist(), ids[few].tolist(), strict=True)
+        return heapq.nsmallest(_EXAMPLES, [*known, *new], key=self._distance)
 
     def _distance(self, example: tuple[float, int, int]) -> tuple[float, int, int]:
         return abs(example[0] - _plain(self._threshold)), example[1], example[2]

@@ -11,7 +11,7 @@ from nextlong.searching import EXACT_RERANK_RATIO, Neighbours, merged
 
 _ROUNDING = 1e-5  # FAISS sums in float32
 _WIDER = (2, 4, 8, 16)  # of more equals than that, FAISS decides which are found
-ROWS_AT_ONCE = 2**17  # bounds the embeddings held while proposals are scored, 0.8 GB at 768 dimensions
+ROWS_AT_ONCE = 2**15  # bounds the embeddings held while proposals are scored, 0.1 GB at 768 dimensions in float32
 
 Search = Callable[[Vectors, int], Neighbours]
 """(queries [n, d], top_k) -> scores and ids [n, top_k]"""
@@ -73,7 +73,7 @@ class EmbeddingRetriever(NamedTuple):
 
     def _rescored(self, vectors: Vectors, proposed: Neighbours) -> Neighbours:
         scores = _products(vectors, proposed.ids, self.fetch_vectors)
-        order = np.lexsort((proposed.ids, -scores))
+        order = _nearest_first(scores, proposed.ids)
         return Neighbours(np.take_along_axis(scores, order, 1), np.take_along_axis(proposed.ids, order, 1))
 
     def scores_of(self, ids: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -130,6 +130,15 @@ def _may_go_on(found: Neighbours, top_k: int, most: int) -> NDArray[np.bool_]:
     return open_ended & (found.scores[:, top_k - 1] <= found.scores[:, -1] + _ROUNDING)
 
 
+def _nearest_first(scores: NDArray[np.float32], ids: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Of each row [n, k], by score, ties by id; a stable sort is fast on proposals, which come nearly in order."""
+    order = np.argsort(-scores, axis=1, kind="stable")
+    ordered = np.take_along_axis(scores, order, 1)
+    tied = (ordered[:, 1:] == ordered[:, :-1]).any(axis=1)
+    order[tied] = np.lexsort((ids[tied], -scores[tied]))
+    return order
+
+
 def _products(queries: Vectors, ids: NDArray[np.int64], fetch_vectors: FetchVectors) -> NDArray[np.float32]:
     """The score of every query [n, d] with each of its ids [n, k], for some queries at a time."""
     size = max(1, ROWS_AT_ONCE // max(1, ids.shape[1]))
@@ -139,16 +148,17 @@ def _products(queries: Vectors, ids: NDArray[np.int64], fetch_vectors: FetchVect
 
 
 def _products_at_once(queries: Vectors, ids: NDArray[np.int64], fetch_vectors: FetchVectors) -> NDArray[np.float32]:
-    """Every vector is fetched once."""
+    """Every vector is fetched once and held as it is stored: in float64 only those of one query at a time."""
     known, places = np.unique(ids, return_inverse=True)
-    vectors = np.zeros((len(known), queries.shape[1]), np.float64)
-    vectors[known >= 0] = fetch_vectors(known[known >= 0])
-    places = places.reshape(ids.shape)
-    scores = np.empty(ids.shape, np.float32)
-    for row, query in enumerate(queries.astype(np.float64)):
-        scores[row] = np.einsum("kd,d->k", vectors[places[row]], query).round(6)  # no BLAS: one order of summation
-    scores[ids < 0] = -np.inf
-    return scores
+    num_missing = int(np.searchsorted(known, 0))
+    vectors, places = fetch_vectors(known[num_missing:]), places.reshape(ids.shape) - num_missing
+    scores = np.full(ids.shape, -np.inf)
+    if len(vectors):
+        for row, query in enumerate(queries.astype(np.float64)):
+            near = vectors.take(places[row], axis=0).astype(np.float64)
+            np.vecdot(near, query, out=scores[row])  # no matrix product: each is summed alone, in one order
+    scores[ids < 0] = -np.inf  # the place -1 was that of the last one
+    return scores.round(6).astype(np.float32)
 
 
 def document_vectors(vectors: Vectors, num_chunks: NDArray[np.integer]) -> NDArray[np.float32]:

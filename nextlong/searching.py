@@ -97,7 +97,7 @@ class Index:
         one_thread()
         wanted = np.ascontiguousarray(queries, np.float32)
         found = (Neighbours(*shard.search(wanted, min(top_k, max(1, shard.ntotal)))) for shard in self._shards)
-        return merged(found, top_k)
+        return next(found) if len(self._shards) == 1 else merged(found, top_k)
 
 
 def merged(found: Iterable[Neighbours], top_k: int) -> Neighbours:

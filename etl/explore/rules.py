@@ -47,7 +47,7 @@ def _verdicts(work: Work, mining: Mining, chunk_id: int, document: Document, fra
         return sketch([texts[each] for each in wanted])
 
     rules = NearDuplicateRules(similarity, mining.near_duplicate_overlap, sketches)
-    near = NearDuplicates(rules).find(chunk_id, ids, scores)
+    near = NearDuplicates(rules).find(np.full(len(ids), chunk_id), ids, scores)
     hashes = chunk_store(work["chunk"]).hashes
     dropped = {
         "own_document": np.isin(ids, own),

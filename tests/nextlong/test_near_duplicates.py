@@ -12,7 +12,9 @@ SKETCHES = np.array([[1, 2, 3, 4], [1, 2, 9, 9], [1, 9, 9, 9], [1, 2, 3, 4], [9,
 
 
 def found(rules: NearDuplicates, query: int, ids: list[int], scores: list[float]) -> tuple[list[bool], list[bool]]:
-    by_similarity, by_overlap = rules.find(query, np.array(ids, np.int64), np.array(scores, np.float32))
+    by_similarity, by_overlap = rules.find(
+        np.full(len(ids), query), np.array(ids, np.int64), np.array(scores, np.float32)
+    )
     return by_similarity.tolist(), by_overlap.tolist()
 
 
@@ -66,7 +68,7 @@ def test_what_is_counted_at_the_threshold_is_what_is_dropped() -> None:
         rules = NearDuplicates(NearDuplicateRules(similarity=threshold))
         levels = np.array(THRESHOLDS, np.float32)
         scores = np.concatenate([levels, np.nextafter(levels, np.float32(0))])
-        is_near, _ = rules.find(0, np.arange(len(scores)), scores)
+        is_near, _ = rules.find(np.zeros(len(scores), np.int64), np.arange(len(scores)), scores)
         at_or_above = rules.to_dict()["similarity"]["at_or_above"]
         assert is_near.sum() == at_or_above[str(threshold)] == sum(scores >= np.float32(threshold)) > 0
         assert list(at_or_above) == [str(level) for level in THRESHOLDS]
@@ -80,6 +82,12 @@ def test_examples_are_the_four_nearest_on_either_side_ties_by_meta_chunk_then_ca
     facts = rules.to_dict()["similarity"]
     assert facts["just_above"] == [[0.5, 8, 31], [0.625, 8, 20], [0.625, 8, 30], [0.625, 9, 3]]
     assert facts["just_below"] == [[0.4375, 8, 22], [0.4375, 8, 32], [0.4375, 9, 4], [0.375, 8, 21]]
+
+
+def test_of_more_equals_than_four_the_examples_are_the_lowest_ids_in_whatever_order_they_come() -> None:
+    rules = NearDuplicates(NearDuplicateRules(similarity=0.5))
+    found(rules, 9, [6, 5, 4, 3, 2, 1], [0.25] * 6)
+    assert rules.to_dict()["similarity"]["just_below"] == [[0.25, 9, number] for number in (1, 2, 3, 4)]
 
 
 def test_fewer_than_four_examples_are_all_there_are() -> None:
@@ -124,7 +132,7 @@ def test_the_total_of_parts_is_what_one_alone_would_have_met() -> None:
         ids = np.sort(rng.choice(1000, 20, replace=False))
         scores = np.sort(rng.random(20, np.float32).round(2))[::-1]
         for each in (rules[0], rules[1 + query % 3]):
-            each.find(query, ids, scores)
+            each.find(np.full(20, query), ids, scores)
     whole, parts = rules[0].to_dict(), [each.to_dict() for each in rules[1:]]
     assert whole["similarity"]["compared"] == 1200
     assert all(len(whole["similarity"][side]) == 4 for side in ("just_below", "just_above"))

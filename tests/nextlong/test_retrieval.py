@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nextlong.indexing import Vectors, add, new_index
 from nextlong.retrieval import EmbeddingRetriever, document_vectors
@@ -128,3 +130,21 @@ def test_ties_at_the_cut_are_broken_by_id_among_all_equals(top_k: int) -> None:
     expected = [*range(100, 110), *range(100), *range(110, 120)][:top_k]
     assert ids.tolist() == [expected] * 2
     assert scores[0].tolist() == sorted(scores[0].tolist(), reverse=True)
+
+
+@given(
+    numbers=st.lists(st.lists(st.integers(-1, 30), min_size=5, max_size=5), min_size=1, max_size=6),
+    queries=st.lists(st.integers(0, 30), min_size=6, max_size=6),
+)
+def test_scores_are_those_of_each_pair_alone_whatever_stands_beside_it(
+    numbers: list[list[int]], queries: list[int]
+) -> None:
+    vectors = np.random.default_rng(0).standard_normal((31, 7)).round(1).astype(np.float32)
+    retriever = EmbeddingRetriever(Proposals([]), lambda ids: vectors[ids])
+    found = retriever.scores_of(np.array(queries[: len(numbers)]), np.array(numbers))
+    for query, row, scores in zip(queries, numbers, found.tolist(), strict=False):
+        products = [
+            sum(float(a) * float(b) for a, b in zip(vectors[query], vectors[each], strict=True)) for each in row
+        ]
+        alone = [np.float32(round(product, 6)).item() for product in products]
+        assert scores == [-np.inf if each < 0 else score for each, score in zip(row, alone, strict=True)]
