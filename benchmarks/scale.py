@@ -171,11 +171,12 @@ def _costs(runs: Runs) -> Iterator[str]:
     Processor time is steadier than seconds where others use the machine too.
     """
     stages = list(next(iter(runs.values()))[0].seconds)
-    for title, cost in (
-        ("us a chunk", lambda run, workers, stage: workers * run.seconds[stage]),
-        ("worker cpu us", lambda run, workers, stage: run.workers.cpu_seconds[stage]),
-        ("driver cpu us", lambda run, workers, stage: run.driver.cpu_seconds[stage]),
-    ):
+    measures: dict[str, Callable[[Run, int, str], float]] = {
+        "us a chunk": lambda run, workers, stage: workers * run.seconds[stage],
+        "worker cpu us": lambda run, workers, stage: run.workers.cpu_seconds[stage],
+        "driver cpu us": lambda run, workers, stage: run.driver.cpu_seconds[stage],
+    }
+    for title, cost in measures.items():
         yield _head(title, stages)
         for case, some in runs.items():
             costs = [min(cost(run, case.workers, stage) / run.amounts[stage] for run in some) for stage in stages]
@@ -183,7 +184,11 @@ def _costs(runs: Runs) -> Iterator[str]:
 
 
 def _memory(runs: Runs) -> Iterator[str]:
-    for title, use in (("MiB, worker", lambda run: run.workers), ("MiB, driver", lambda run: run.driver)):
+    uses: dict[str, Callable[[Run], Use]] = {
+        "MiB, worker": lambda run: run.workers,
+        "MiB, driver": lambda run: run.driver,
+    }
+    for title, use in uses.items():
         yield _head(title, STAGES)
         for case, some in runs.items():
             peaks = [max(use(run).most_bytes[stage] for run in some) / 2**20 for stage in STAGES]
