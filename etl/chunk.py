@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from etl import quarantine
 from etl.engine import Engine
 from etl.job import Job
-from etl.lookup import loaded
+from etl.lookup import open_tokenizer
 from etl.parts import PartResult, file_facts, read_array, share_file, write_array, write_raw, write_table, written_aside
 from etl.schemas import CHUNKS, DOCUMENT_CHUNKS, to_frame
 from nextlong.accounting import Account
 from nextlong.chunking import Chunks, chunk_document, text_hashes
 from nextlong.config import Chunking
 from nextlong.errors import UserError
-from nextlong.tokenizing import TokenIds, Tokenizer, chunk_documents_by_tokens, resolve_tokenizer
+from nextlong.tokenizing import TokenIds, Tokenizer, chunk_documents_by_tokens
 
 _ROWS_PER_GROUP = 2_048  # some 4 MB of text: whoever looks at one chunk reads no more
 
@@ -46,7 +46,7 @@ class ChunkedPart(NamedTuple):
 def chunk_partition(documents: pd.DataFrame, *, tokenizer: str, chunking: Chunking) -> pd.DataFrame:
     """The chunks of a partition of documents, chunk_ids counted from 0."""
     table = pa.Table.from_pandas(documents, preserve_index=False)
-    return to_frame(chunk_documents(table, _tokenizer(tokenizer), chunking).chunks)
+    return to_frame(chunk_documents(table, open_tokenizer(tokenizer), chunking).chunks)
 
 
 def chunk_documents(documents: pa.Table, tokenizer: Tokenizer, chunking: Chunking) -> ChunkedPart:
@@ -146,10 +146,6 @@ def _cut(texts: Sequence[str], tokenizer: Tokenizer, chunking: Chunking) -> list
     return [chunk_document(text, granularity_chars=chars, long_paragraphs=rule) for text in texts]
 
 
-def _tokenizer(name: str) -> Tokenizer:
-    return loaded(lambda: Tokenizer.load(name), "tokenizer", name, of=[resolve_tokenizer(name)])
-
-
 def _cut_part(
     folder: Path, name: str, *, documents: Path, tokenizer_file: Path, chunking: Chunking, carefully: bool = False
 ) -> PartResult:
@@ -164,7 +160,7 @@ def _cut_part(
 
 
 def _try_cut(documents: Path, first: int, last: int, *, tokenizer_file: Path, chunking: Chunking) -> None:
-    chunk_documents(pq.read_table(documents).slice(first, last - first), _tokenizer(str(tokenizer_file)), chunking)
+    chunk_documents(pq.read_table(documents).slice(first, last - first), open_tokenizer(str(tokenizer_file)), chunking)
 
 
 def _write_cut(
@@ -177,7 +173,7 @@ def _write_cut(
     chunking: Chunking,
 ) -> PartResult:
     is_kept = quarantine.mask(documents.num_rows, poisoned)
-    part = chunk_documents(documents.filter(is_kept), _tokenizer(str(tokenizer_file)), chunking)
+    part = chunk_documents(documents.filter(is_kept), open_tokenizer(str(tokenizer_file)), chunking)
     left_out = documents.filter(~is_kept)
     num_chars = pc.sum(pc.utf8_length(left_out["text"])).as_py() or 0
     for unit, number in (("documents", left_out.num_rows), ("chars", num_chars)):

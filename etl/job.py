@@ -7,13 +7,14 @@ from typing import Any
 
 from etl import decontaminate
 from etl.inputs import InputFile, identify, list_files
+from etl.lookup import open_tokenizer
 from etl.recipe import Recipe
 from etl.work import Work
 from nextlong.config import AUTO_CANDIDATES
 from nextlong.errors import UserError
 from nextlong.keywords import QueryModel, load_stop_phrases
 from nextlong.model_folder import fingerprint, resolve_model
-from nextlong.tokenizing import Tokenizer, resolve_tokenizer
+from nextlong.tokenizing import resolve_tokenizer
 
 _INTERLEAVED = ("position", "skip_top", "max_uses_per_chunk")  # settings of nextlong that mining does not know
 _QUEST = ("query_model", "keyword_min_score", "keyword_stop_phrases", "keyword_oversampling")
@@ -42,7 +43,7 @@ def prepare(recipe: Recipe) -> Job:
         "read": _without(dataclasses.asdict(recipe.input), "path", "max_decompressed_bytes")
         | {"files": identify(files)}
         | decontaminate.fingerprint_settings(recipe.decontamination, evaluation_files),
-        "chunk": dataclasses.asdict(recipe.chunking) | {"tokenizer": Tokenizer(tokenizer_file).fingerprint},
+        "chunk": dataclasses.asdict(recipe.chunking) | {"tokenizer": open_tokenizer(str(tokenizer_file)).fingerprint},
         "embed": _embed_settings(recipe, model_folder),
         "index": _index_settings(recipe),
         **_synthesis_settings(recipe),

@@ -11,6 +11,7 @@ from etl.engine import Engine
 from etl.inputs import check_columns
 from etl.job import Job, prepare
 from etl.lock import locked
+from etl.lookup import open_tokenizer
 from etl.parts import read_json, write_json
 from etl.preflight import check_workers
 from etl.recipe import Recipe, resolved_yaml
@@ -20,7 +21,6 @@ from nextlong.embedding import Embedder
 from nextlong.errors import UserError
 from nextlong.indexing import new_index
 from nextlong.keywords import QueryModel
-from nextlong.tokenizing import Tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def claim(job: Job, *, reuse: Sequence[Path], remedy: str) -> None:
     """
     recipe = job.recipe
     job.work.claim(resolved_yaml(recipe), remedy)
-    log.info("tokenizer: %s", Tokenizer(job.tokenizer_file).describe())
+    log.info("tokenizer: %s", open_tokenizer(str(job.tokenizer_file)).describe())
     for old in reuse:
         taken = job.work.reuse(old.absolute())
         if taken or len(reuse) == 1:

@@ -59,8 +59,13 @@ def _started() -> "tuple[subprocess.Popen[str], dict[str, str]]":
     command = [sys.executable, "-m", "tests.forked"]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     server = subprocess.Popen(command, **pipes, cwd=_ROOT, start_new_session=True)
-    atexit.register(server.kill)
+    atexit.register(_end, server)
     return server, _surroundings() | {"": _ROOT}
+
+
+def _end(server: "subprocess.Popen[str]") -> None:
+    server.kill()
+    server.communicate()
 
 
 def main() -> None:
