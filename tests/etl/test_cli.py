@@ -31,6 +31,14 @@ def nextlong(*arguments: object, status: int = 0) -> subprocess.CompletedProcess
     return ran
 
 
+def refused(*arguments: object) -> str:
+    """What a command says that is a mistake, found before any work."""
+    ran = forked.here([*map(str, arguments)])
+    assert ran.returncode == 2, ran.stderr
+    assert ran.stdout == ""
+    return ran.stderr
+
+
 def test_a_run_shows_its_stages_and_a_long_document(recipe_file: Path, tmp_path: Path) -> None:
     ran = nextlong("run", recipe_file, "--workers", 2)
     for stage in ("read", "chunk", "embed", "index", "mine", "interleave", "pack"):
@@ -58,8 +66,7 @@ def test_a_dry_run_writes_nothing(recipe_file: Path, tmp_path: Path) -> None:
 
 
 def test_one_stage_at_a_time(recipe_file: Path, tmp_path: Path) -> None:
-    refused = nextlong("run", recipe_file, "--only", "chunk", "--workers", 0, status=2)
-    assert "needs the stage 'read'" in refused.stderr
+    assert "needs the stage 'read'" in nextlong("run", recipe_file, "--only", "chunk", "--workers", 0, status=2).stderr
     nextlong("run", recipe_file, "--only", "read", "--workers", 0)
     assert (tmp_path / "work" / "1-documents" / "manifest.json").is_file()
     assert not (tmp_path / "work" / "2-chunks").exists()
@@ -67,9 +74,9 @@ def test_one_stage_at_a_time(recipe_file: Path, tmp_path: Path) -> None:
 
 def test_another_recipe_is_refused_with_the_command_that_works(recipe_file: Path, tmp_path: Path) -> None:
     nextlong("run", recipe_file, "--workers", 0)
-    refused = nextlong("run", recipe_file, "--workers", 0, "--synthesis.position", "tail", status=2)
-    command = refused.stderr.split("run: nextlong ")[1].strip().split()
-    assert 'position was "head", is "tail"' in refused.stderr
+    said = nextlong("run", recipe_file, "--workers", 0, "--synthesis.position", "tail", status=2).stderr
+    command = said.split("run: nextlong ")[1].strip().split()
+    assert 'position was "head", is "tail"' in said
     made = nextlong(*command, "--workers", 0)
     assert "reused from" in made.stderr
     assert (tmp_path / "work-2" / "7-packed" / "manifest.json").is_file()
@@ -85,8 +92,7 @@ def test_clean_deletes_what_it_says(recipe_file: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "work").iterdir() if path.is_dir()) == [
         "1-documents", "2-chunks", "3-embeddings", "4-index",
     ]  # fmt: skip
-    refused = nextlong("clean", tmp_path, status=2)
-    assert "is no work folder" in refused.stderr
+    assert "is no work folder" in nextlong("clean", tmp_path, status=2).stderr
 
 
 def test_mistakes_end_in_one_sentence(recipe_file: Path) -> None:
@@ -106,9 +112,9 @@ def test_mistakes_end_in_one_sentence(recipe_file: Path) -> None:
         (["compare", recipe_file, "--reuse", "x"], "--reuse"),
         (["peek", "nowhere"], "is no work folder"),
     ]:
-        ran = nextlong(*arguments, status=2)
-        assert sentence in ran.stderr
-        assert ran.stderr.strip().splitlines()[-1].startswith("nextlong: ")
+        said = refused(*arguments)
+        assert sentence in said
+        assert said.strip().splitlines()[-1].startswith("nextlong: ")
 
 
 def test_help_has_an_example_for_every_verb() -> None:
@@ -188,14 +194,14 @@ def test_a_full_disk_ends_with_what_to_do_and_a_rerun_finishes(
 
 def test_what_is_no_field_is_named_and_a_fields_value_is_no_recipe(recipe_file: Path, tmp_path: Path) -> None:
     for words in (["run", "--foo", 3], ["run", recipe_file, "--foo=3"], ["plan", "--foo", 3], ["compare", "--foo", 3]):
-        assert "--foo is no option and no field of a recipe" in nextlong(*words, status=2).stderr
+        assert "--foo is no option and no field of a recipe" in refused(*words)
     nextlong("run", "--output", tmp_path / "other", recipe_file, "--only", "read", "--workers", 0)
     assert (tmp_path / "other" / "1-documents" / "manifest.json").is_file()
     options = "--cluster.options={password: S3CRET}"
     command = ["run", recipe_file, "--output", tmp_path / "other", "--input.part_rows=7", "--cluster.kind=LocalCluster"]
-    refused = nextlong(*command, options, status=2).stderr
-    assert "--cluster.options=... --output" in refused
-    assert "S3CRET" not in refused
+    said = nextlong(*command, options, status=2).stderr
+    assert "--cluster.options=... --output" in said
+    assert "S3CRET" not in said
 
 
 def test_too_little_memory_for_the_index_is_told_before_it_is_built(recipe_file: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from etl.cli import _parser, main
 from etl.completion import script
 from etl.recipe import RECIPES, Recipe, resolved_yaml
 from nextlong.spelling import nearest
-from tests.etl.test_cli import nextlong
+from tests.etl.test_cli import nextlong, refused
 from tests.etl.test_pipeline import run
 from tests.forked import NEXTLONG
 
@@ -143,15 +143,15 @@ def test_folders_that_cannot_be_written_and_columns_that_are_not_there_are_told_
     recipe_file = tmp_path / "recipe.yaml"
     recipe_file.write_text(resolved_yaml(make_recipe()))
     inside = recipe_file / "work"
-    refused = nextlong("run", recipe_file, "--output", inside, "--workers", 0, status=2).stderr
-    assert f"output {inside} cannot be written to (Not a directory). Give another folder with --output." in refused
-    refused = nextlong("run", recipe_file, "--input.text", "body", status=2).stderr
-    assert "has no column 'body' (input.text), or has it twice; its columns: id, text, source." in refused
-    assert "preflight" not in refused
+    said = refused("run", recipe_file, "--output", inside, "--workers", 0)
+    assert f"output {inside} cannot be written to (Not a directory). Give another folder with --output." in said
+    said = refused("run", recipe_file, "--input.text", "body")
+    assert "has no column 'body' (input.text), or has it twice; its columns: id, text, source." in said
+    assert "preflight" not in said
     assert not (tmp_path / "work").exists()
     (tmp_path / "notes.md").write_text("A note.")
-    refused = nextlong("run", recipe_file, "--input.path", tmp_path / "notes.md", "--workers", 0, status=2).stderr
-    assert "text files have none. Leave them out, or set them to null." in refused
+    said = refused("run", recipe_file, "--input.path", tmp_path / "notes.md", "--workers", 0)
+    assert "text files have none. Leave them out, or set them to null." in said
 
 
 def test_a_folder_around_a_work_folder_is_recognised(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from etl.strategies import STRATEGIES
 from etl.work import FOLDERS
 from nextlong.errors import UserError
 from tests.conftest import make_texts
-from tests.etl.test_cli import nextlong
+from tests.etl.test_cli import nextlong, refused
 
 MakeRecipe = Callable[..., Recipe]
 MEASURED: dict[str, str] = {}
@@ -177,6 +177,6 @@ def test_bad_options_end_in_one_sentence(recipe_file: Path, tmp_path: Path) -> N
         ([recipe_file, "--rates", tmp_path / "none.json"], "--rates"),
         ([recipe_file, "--rates", recipe_file], "Write such a file with nextlong plan --write-rates FILE"),
     ]:
-        ran = nextlong("plan", *arguments, status=2)
-        assert sentence in ran.stderr
-        assert ran.stderr.strip().splitlines()[-1].startswith("nextlong: ")
+        said = refused("plan", *arguments)
+        assert sentence in said
+        assert said.strip().splitlines()[-1].startswith("nextlong: ")
