@@ -132,9 +132,7 @@ def _source(
     """A function of the least number of characters that gives a text of them."""
     if hay is None or hay == NOISE:
         shortest = min(map(len, _NOISE))
-        return lambda chars: " ".join(
-            _NOISE[each] for each in rng().integers(len(_NOISE), size=chars // shortest + 1)
-        )
+        return lambda chars: " ".join(_NOISE[each] for each in rng().integers(len(_NOISE), size=chars // shortest + 1))
     if hay == NEEDLES:
         shortest = len(statements(1)[0])
         return lambda chars: " ".join(statements(chars // shortest + 1))

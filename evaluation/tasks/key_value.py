@@ -4,7 +4,6 @@ import uuid
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evaluation.example import Example
 from evaluation.haystack import NOISE, make_hay
@@ -30,7 +29,7 @@ def _on_one_object(request: Request, number: int) -> list[Example]:
         NOISE,
         statements=lambda count: [],
         rng=lambda: request.rng(number, 0, 1),
-        room_tokens=_SLACK_WORDS * 8 + 2 * _tokens_a_pair(request, pairs),
+        room_tokens=_SLACK_WORDS * 8 + 2 * int(_tokens_a_pair(request, pairs)),
     )
 
     def write(num_pairs: int, words: int) -> str:
