@@ -42,6 +42,12 @@ def test_the_stages_import_no_trainer(path: Path) -> None:
     assert not _top_level_imports(path) & {"torch", "transformers", "training"}
 
 
+@pytest.mark.parametrize("path", _modules("evaluation"), ids=lambda path: path.name)
+def test_the_evaluation_imports_no_stages(path: Path) -> None:
+    named = {name.split(".")[0] for node in ast.walk(ast.parse(path.read_text())) for name in _imported(node)}
+    assert not named & {"etl", "dask", "distributed", "pandas"}
+
+
 @pytest.mark.parametrize("path", _modules("training"), ids=lambda path: path.name)
 def test_the_trainer_imports_no_stages(path: Path) -> None:
     """__main__ is the command line, as torchrun calls it."""

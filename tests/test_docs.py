@@ -22,7 +22,7 @@ from training.recipe import RECIPES as TRAINING
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-PACKAGES = ("nextlong", "etl", "training")
+PACKAGES = ("nextlong", "etl", "training", "evaluation")
 OTHERS_YAML = ("distributed", "apiVersion")  # of Dask and Kubernetes
 
 assert len(PAGES) > 10
