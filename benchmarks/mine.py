@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks.index import build
 from benchmarks.made import vectors_of
-from benchmarks.measure import medians
+from benchmarks.measure import medians, record
 from benchmarks.peers.python_mining import Loops, Pairs
 from etl.index import measure
 from etl.lookup import RowStore
@@ -79,6 +79,7 @@ def main() -> None:
         "ours / script, with the search": (seconds["FAISS alone"] + script) / seconds["ours"],
     }.items():
         print(f"  {name:<44}{ratio:>9.2f}")
+        record(name, ratio)
 
 
 def made_corpus(num_chunks: int, dimensions: int) -> Corpus:

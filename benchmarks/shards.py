@@ -8,11 +8,9 @@ sha256 and fsync against the disk alone.
 """
 
 import argparse
-import json
 import os
 import shutil
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,6 +22,8 @@ import numpy as np
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import models
 
+from benchmarks.measure import record
+from benchmarks.peers.environments import call
 from etl.connect import local_engine
 from etl.engine import Engine
 from etl.inputs import Input
@@ -36,7 +36,6 @@ from nextlong.sequences import Sequences, Shapes
 from nextlong.shards.arrow import Arrow
 from nextlong.shards.mds import Mds
 from nextlong.tokenizing import Tokenizer
-from tests.readers.environments import ROOT, python_of
 
 _VOCAB_SIZE = 50_257
 _WRITES: dict[str, tuple[Mds, list[str]]] = {
@@ -55,7 +54,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
-        _peer("streaming", "make_documents", base, "--tokens", options.tokens, "--length", options.length)
+        call("streaming", "make_documents", base, "--tokens", options.tokens, "--length", options.length)
         _measure_writing(base, options.repeats)
         _measure_packing(base, options.length, options.repeats)
         _measure_export(base, options.length, options.repeats)
@@ -70,7 +69,7 @@ def _measure_writing(base: Path, repeats: int) -> None:
         ours, theirs = [], []
         for _ in range(repeats):
             paths = [base / "rows.npy", "--indices", base / "indices.npy", "--out", base / "theirs", "--repeats", 3]
-            theirs += _peer("streaming", "mds_writer", *paths, *arguments)["seconds"][1:]
+            theirs += call("streaming", "mds_writer", *paths, *arguments)["seconds"][1:]
             ours += [_write(format_, sequences, base / "ours") for _ in range(3)][1:]
         _tell(name, rows.size, ours, {"MDSWriter": theirs})
 
@@ -103,7 +102,7 @@ def _measure_packing(base: Path, length: int, repeats: int) -> None:
         with local_engine(2) as two:
             for _ in range(repeats):
                 for workers, seconds in theirs.items():
-                    told = _peer(
+                    told = call(
                         "datatools",
                         "datatools_pack",
                         base / "documents",
@@ -191,19 +190,12 @@ def _tokenizer(base: Path) -> Tokenizer:
     return Tokenizer(base / "tokenizer.json")
 
 
-def _peer(environment: str, program: str, *arguments: object) -> dict[str, Any]:
-    command = [str(python_of(environment)), "-m", f"benchmarks.peers.{program}", *map(str, arguments)]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if ran.returncode:
-        raise RuntimeError(ran.stderr)
-    return json.loads(ran.stdout.splitlines()[-1]) if ran.stdout.strip() else {}
-
-
 def _tell(name: str, tokens: int, ours: list[float], others: dict[str, list[float]]) -> None:
     mine = statistics.median(ours)
     shown = []
     for other, seconds in others.items():
         theirs = statistics.median(seconds)
+        record(f"{name}: {other}", theirs / mine)
         shown.append(f"{other} {tokens / 1e6 / theirs:,.0f} (ours / this = {theirs / mine:.2f})")
     print(f"  {name:<44} ours {tokens / 1e6 / mine:,.0f}  {'  '.join(shown)}", flush=True)
 

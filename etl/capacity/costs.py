@@ -263,7 +263,7 @@ def _mine(amounts: Workload, rates: Rates) -> StageCost:
     if recipe.mining.near_duplicate_overlap is not None and recipe.synthesis.strategy == "nextlong":
         steps.insert(0, Step("sketch", rates.sketched_char * corpus.num_chars, corpus.num_parts))
         size += 256 * amounts.num_chunks  # 64 hashes of 4 bytes
-    memory = _WORKER_BYTES + 8.0 * min(ROWS_AT_ONCE, index.num_indexed) * amounts.dimensions
+    memory = _WORKER_BYTES + min(ROWS_AT_ONCE, index.num_indexed) * amounts.vector_bytes
     return StageCost("mine", amounts.num_queries, "searches", size, memory, steps)
 
 
