@@ -20,6 +20,7 @@ from nextlong.config import Indexing
 from nextlong.errors import UserError
 from nextlong.indexing import add, merge_lists
 from tests.etl.test_pipeline import data_files, run, table
+from tests.marks import in_soak
 
 MakeRecipe = Callable[..., Recipe]
 SMALL_PARTS = {"part_rows": 10}
@@ -69,7 +70,7 @@ def scratch_files(work: Work) -> list[Path]:
 
 @pytest.mark.usefixtures("always_spread")
 @pytest.mark.parametrize(
-    ("factory", "max_shard_bytes"), [("IVF8,Flat", 40_000), ("IVF8_HNSW8,SQ8", 14_000), ("IVF8,PQ4x4", 7_000)]
+    ("factory", "max_shard_bytes"), [("IVF8_HNSW8,SQ8", 14_000), *in_soak(("IVF8,Flat", 40_000), ("IVF8,PQ4x4", 7_000))]
 )
 def test_parts_added_by_tasks_of_their_own_give_the_bytes_of_a_single_build(
     make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch, factory: str, max_shard_bytes: int
@@ -124,13 +125,15 @@ def test_spread_and_sharded_on_two_workers_gives_the_same_bytes(make_recipe: Mak
 @pytest.mark.parametrize(
     ("synthesis", "factory", "max_shard_bytes"),
     [
-        ({"strategy": "nextlong"}, "Flat", 40_000),
-        ({"strategy": "nextlong"}, "IVF8,Flat", 40_000),
         ({"strategy": "nextlong"}, "IVF8,PQ4x4", 8_000),
         # Some documents fall short, so that more are mined.
         ({"budget": "paper", "overshoot_ratio": 1.3, "num_samples": 12, "docs_per_part": 4}, "IVF8,SQ8", 14_000),
         ({"target_length_tokens": [512, 1024], "num_samples": [5, 4]}, "Flat", 40_000),
-        ({"strategy": "knn"}, "IVF8,SQ8", 4_000),
+        *in_soak(
+            ({"strategy": "nextlong"}, "Flat", 40_000),
+            ({"strategy": "nextlong"}, "IVF8,Flat", 40_000),
+            ({"strategy": "knn"}, "IVF8,SQ8", 4_000),
+        ),
     ],
     ids=str,
 )
@@ -178,7 +181,7 @@ def test_how_an_index_is_searched_may_change_between_runs(make_recipe: MakeRecip
 
 
 @pytest.mark.usefixtures("always_spread")
-@pytest.mark.parametrize(("stop_before", "prefix"), [("build index", "added"), ("mine negatives", "found")])
+@pytest.mark.parametrize(("stop_before", "prefix"), [("mine negatives", "found"), *in_soak(("build index", "added"))])
 def test_a_rerun_makes_only_the_scratch_that_is_gone(make_recipe: MakeRecipe, stop_before: str, prefix: str) -> None:
     def recipe(name: str) -> Recipe:
         settings = {"factory": "IVF8,SQ8", "max_shard_bytes": 14_000, "search": "sharded"}

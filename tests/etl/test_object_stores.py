@@ -21,6 +21,7 @@ from tests.conftest import make_texts
 from tests.etl.object_store import KEY, SECRET, Store
 from tests.etl.test_cli import nextlong
 from tests.etl.test_pipeline import run
+from tests.marks import in_soak
 
 MakeRecipe = Callable[..., Recipe]
 CORPORA = {
@@ -69,10 +70,11 @@ def write_corpus(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("addresses", CORPORA.values(), ids=CORPORA)
+@pytest.mark.parametrize("name", ["parquet", "several", *in_soak(*sorted(CORPORA.keys() - {"parquet", "several"}))])
 def test_the_same_files_in_a_bucket_give_the_bytes_of_local_ones(
-    addresses: str | list[str], make_recipe: MakeRecipe, bucket: s3fs.S3FileSystem, workers: Engine, tmp_path: Path
+    name: str, make_recipe: MakeRecipe, bucket: s3fs.S3FileSystem, workers: Engine, tmp_path: Path
 ) -> None:
+    addresses = CORPORA[name]
     bucket.put(str(write_corpus(tmp_path / "corpus")), "bucket/corpus", recursive=True)
     bucket.pipe("bucket/corpus/jsonl/.hidden.jsonl", b"not for reading")
 

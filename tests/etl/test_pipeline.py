@@ -24,6 +24,7 @@ from etl.work import FOLDERS, STAGES, Work
 from nextlong.errors import UserError
 from nextlong.tokenizing import Tokenizer
 from tests.conftest import TARGET, make_texts
+from tests.marks import in_soak
 
 MakeRecipe = Callable[..., Recipe]
 
@@ -168,7 +169,7 @@ def test_the_papers_budget_loses_meta_chunks_to_truncation_and_the_exact_one_non
     assert lost["paper"] > 0
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", ["chunk", "mine", *in_soak("read", "embed", "index", "interleave", "pack")])
 def test_stopped_after_any_stage_a_rerun_gives_the_same_bytes(make_recipe: MakeRecipe, stage: str) -> None:
     whole, _ = run(make_recipe("whole"))
     recipe = make_recipe("stopped")

@@ -19,6 +19,7 @@ from nextlong.sampling import STAGE_DRAW, STAGE_POSITION
 from tests import reference
 from tests.conftest import TARGET
 from tests.etl.test_pipeline import run, table
+from tests.marks import in_soak
 
 MakeRecipe = Callable[..., Recipe]
 
@@ -98,7 +99,7 @@ def test_long_documents_equal_those_of_the_twin(make_recipe: MakeRecipe, section
 )
 @pytest.mark.parametrize(
     "sections",
-    [{}, {"chunking": {"granularity_tokens": 64}}, {"mining": {"num_candidates": 6}}],
+    [{}, *in_soak({"chunking": {"granularity_tokens": 64}}, {"mining": {"num_candidates": 6}})],
     ids=["chars", "tokens", "few candidates"],
 )
 def test_windows_of_documents_equal_those_of_the_twin(
