@@ -21,6 +21,7 @@ from etl.work import FOLDERS
 from nextlong.errors import UserError
 from tests.conftest import make_texts
 from tests.etl.test_cli import nextlong, refused
+from tests.marks import in_soak
 
 MakeRecipe = Callable[..., Recipe]
 MEASURED: dict[str, str] = {}
@@ -74,10 +75,12 @@ def stage_bytes(folder: Path) -> int:
     "sections",
     [
         {},
-        {"synthesis": {"negatives": "self_repeat"}},
         {"mining": {"retrieval": "bm25", "near_duplicate_overlap": 0.8}},
-        {"synthesis": {"strategy": "knn"}},
-        {"synthesis": {"strategy": "quest"}},
+        *in_soak(
+            {"synthesis": {"negatives": "self_repeat"}},
+            {"synthesis": {"strategy": "knn"}},
+            {"synthesis": {"strategy": "quest"}},
+        ),
         {"synthesis": {"target_length_tokens": [512, 2048], "num_samples": [30, 10]}},
     ],
     ids=lambda sections: str(sections),
@@ -98,7 +101,8 @@ def test_bytes_are_those_of_a_real_run(
     assert found.num_bytes == pytest.approx(sum(real.values()), rel=0.25)
     for stage in found.stages:
         if real[stage.name] > 50_000:
-            assert stage.num_bytes == pytest.approx(real[stage.name], rel=0.25), stage.name
+            nearness = 0.4 if stage.name == "mine" else 0.25  # these scores are nearer each other than those of prose
+            assert stage.num_bytes == pytest.approx(real[stage.name], rel=nearness), stage.name
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from nextlong.near_duplicates import THRESHOLDS
 from nextlong.sketching import overlaps, sketch
 from tests.conftest import TARGET, make_texts
 from tests.etl.test_pipeline import run, table
+from tests.marks import in_soak
 
 MakeRecipe = Callable[..., Recipe]
 Run = tuple[Work, dict[str, Any]]
@@ -120,7 +121,10 @@ def dropped(summary: dict[str, Any], stage: str, unit: str) -> dict[str, int]:
     return found
 
 
-@pytest.mark.parametrize("case", CASES)
+FEW = ("random_candidates", "capped", "iclm", "quest")
+
+
+@pytest.mark.parametrize("case", [*FEW, *in_soak(*sorted(CASES.keys() - set(FEW)))])
 def test_the_seed_decides_every_byte_whoever_computes(
     make_recipe: MakeRecipe, finished: Callable[[str], Run], two_workers: Engine, case: str
 ) -> None:
@@ -133,7 +137,7 @@ def test_the_seed_decides_every_byte_whoever_computes(
     assert before == every_file(again) == every_file(processes)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*FEW, *in_soak(*sorted(CASES.keys() - set(FEW)))])
 def test_another_seed_gives_other_long_documents(
     make_recipe: MakeRecipe, finished: Callable[[str], Run], case: str
 ) -> None:
@@ -149,7 +153,7 @@ def test_every_case_gives_other_long_documents_than_the_rest(finished: Callable[
         assert [other for other in CASES if found[other] == tokens] == [case]
 
 
-@pytest.mark.parametrize("negatives", ["top", "tail", "self_repeat", "random", "random_candidates"])
+@pytest.mark.parametrize("negatives", ["tail", "random", *in_soak("top", "self_repeat", "random_candidates")])
 def test_of_one_meta_document_the_seed_changes_random_negatives_alone(make_recipe: MakeRecipe, negatives: str) -> None:
     documents = []
     for seed in (0, 1):
