@@ -33,7 +33,7 @@ def attention_shares(model: Model, ids: Tensor) -> NDArray[np.float64]:
     model.lm.set_attn_implementation("eager")
     try:
         with torch.inference_mode():
-            out = model.lm(input_ids=ids[None, -1:], past_key_values=cache, use_cache=True, output_attentions=True)
+            out = model.read(ids[-1:], cache, output_attentions=True)
     finally:
         model.lm.set_attn_implementation(before)
     return shares_of(torch.stack([layer[0, :, -1].float() for layer in out.attentions]))

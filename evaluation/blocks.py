@@ -25,7 +25,7 @@ def new_cache() -> Any:
 def read(model: "Model", ids: Tensor, cache: Any) -> Tensor:
     """Read tokens [T], T > 0, after those in a cache, which keeps them; the logits [vocabulary] of the next one."""
     for block in ids.split(BLOCK_TOKENS):
-        out = model.lm(input_ids=block[None], past_key_values=cache, use_cache=True, logits_to_keep=1)
+        out = model.read(block, cache, logits_to_keep=1)
     logits: Tensor = out.logits[0, -1]
     return logits
 
@@ -41,7 +41,7 @@ def token_losses(model: "Model", ids: Tensor) -> NDArray[np.float32]:
     """[T - 1]: the loss of the tokens 1 ... T - 1 of a text, each given all before it; in float32 at least."""
     cache, losses = new_cache(), []
     for block, targets in zip(ids[:-1].split(BLOCK_TOKENS), ids[1:].split(BLOCK_TOKENS), strict=True):
-        logits = model.lm(input_ids=block[None], past_key_values=cache, use_cache=True).logits[0]
+        logits = model.read(block, cache).logits[0]
         numbers = torch.promote_types(logits.dtype, torch.float32)
         losses.append(torch.nn.functional.cross_entropy(logits.to(numbers), targets, reduction="none"))
     found: NDArray[np.float32] = torch.cat(losses).cpu().numpy()

@@ -1,7 +1,9 @@
 """A plain folder of transformers in; a causal LM with its tokenizer, and what they say of themselves, out."""
 
 import dataclasses
+import functools
 import hashlib
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,10 @@ class Model:
         """Where it computes."""
         found: torch.device = self.lm.device
         return found
+
+    def read(self, ids: Tensor, cache: Any, **options: Any) -> Any:
+        """What transformers gives for tokens [T] after those of a cache, which keeps them, too."""
+        return self.lm(input_ids=ids[None], use_cache=True, **{_cache_keyword(type(self.lm)): cache}, **options)
 
     def prompt_ids(self, text: str) -> Tensor:
         """int64 [T]: a text's tokens, with the special ones that its tokenizer puts before it, not those after."""
@@ -125,6 +131,12 @@ def identity(model: Model) -> str:
     return digest.hexdigest()
 
 
+@functools.cache
+def _cache_keyword(kind: Any) -> str:
+    """What transformers calls a cache: it has another name since 5.24."""
+    return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"
+
+
 def _tokenizer(folder: Path) -> tuple[FastTokenizer, str]:
     data = (folder / "tokenizer.json").read_bytes()
     try:
@@ -139,7 +151,9 @@ def _tokenizer(folder: Path) -> tuple[FastTokenizer, str]:
 
 def _lm(folder: Path, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # of reading weights: it would stand among ours
     try:
         lm, info = AutoModelForCausalLM.from_pretrained(
             folder,

@@ -78,6 +78,8 @@ def _measure(
             documents = long_documents(asked, model, fitting)
             rows["loss"] = list(measures.losses(documents))
             rows["gain"] = [row for row in measures.gains(documents) if row["chunks"]]
+            if asked.documents.is_dir() and not rows["gain"]:
+                log.warning("no gain from context: none of %s has two meta-chunks in %s tokens", asked.documents, f"{len(documents[0].ids):,}")
             break
         except torch.OutOfMemoryError:
             failed = fitting.pop()
