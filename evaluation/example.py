@@ -15,7 +15,7 @@ class Example(NamedTuple):
     depth: float | None
     """Where in the text what is asked for stands: 0 beginning ... 1 end; None where it has no meaning."""
     context: str
-    """Shared by questions on the same text, which follow one another; ends with a newline."""
+    """Shared by questions on the same text, which follow one another; ends with one newline: there tokenizers part."""
     question: str
     """Follows the context directly; its last line is the answer's prefix, which the model continues."""
     answers: tuple[str, ...]

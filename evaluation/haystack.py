@@ -20,6 +20,7 @@ _CLOSED = r"[\"'”’)\]]*"
 _SENTENCE_END = re.compile(rf"[.!?]{_CLOSED}\s+|[{_ENDS}]|\n")
 _LAST_WORD = re.compile(rf"[.!?{_ENDS}]{_CLOSED}$")
 _SAMPLE_CHARS = 4_000
+_MOST_CHARS_A_TOKEN = 50  # a word of unknown letters is a single token, whatever its length
 _LONGEST_SENTENCE = 64  # words; a text without full stops has places for needles, too
 
 _NOISE = (
@@ -77,16 +78,16 @@ class Hay(NamedTuple):
         """The kind of the first so many words: it says whether a text is repeated in them."""
         return f"{self.kind}, repeated" if words > self.unique_words else self.kind
 
-    def _places(self, words: int, needles: Sequence[tuple[Needle, int]]) -> list[int]:
+    def _places(self, words: int, needles: Sequence[tuple[Needle, int]]) -> NDArray[np.int64]:
         """Of each needle, ascending in depth, how many words stand before it."""
         allowed = np.append(self.starts[self.starts < words], words)
         total = int(self.tokens[words]) + sum(tokens for _, tokens in needles)
-        places, before = [], 0
+        places, before = list[int](), 0
         for needle, tokens in needles:
             wanted = needle.depth * (total - tokens) - before
             places.append(int(allowed[np.abs(self.tokens[allowed] - wanted).argmin()]))
             before += tokens
-        return places
+        return np.maximum.accumulate(places, dtype=np.int64)  # needles that would overlap stand one after another
 
 
 def make_hay(
@@ -101,11 +102,17 @@ def make_hay(
 
     statements: so many sentences of the needles' form, of other names. rng: the same random numbers at each call. A
     text begins at a random sentence, goes on from its beginning where it ends, and is repeated only if it is shorter
-    than needed.
+    than needed. Raises UserError for a text of which the tokenizer knows no letters.
     """
     source = _source(hay, statements, rng)
     sample = source(_SAMPLE_CHARS)
-    chars = _SAMPLE_CHARS + int(1.05 * room_tokens * len(sample) / max(1, tokens.alone(sample)))
+    chars_a_token = len(sample) / max(1, tokens.alone(sample))
+    if chars_a_token > _MOST_CHARS_A_TOKEN:
+        raise UserError(
+            f"the tokenizer makes a token of {chars_a_token:,.0f} characters of the hay, so it knows none of its "
+            f"letters. Give a text that it knows, noise or needles."
+        )
+    chars = _SAMPLE_CHARS + int(1.05 * room_tokens * chars_a_token)
     while True:
         text = source(chars)
         ends, starts = _words(text)

@@ -46,7 +46,8 @@ def interval(scores: Sequence[float]) -> Interval:
     centre = mean + _Z**2 / (2 * number)
     half = _Z * math.sqrt(mean * (1 - mean) / number + (_Z / (2 * number)) ** 2)
     shrunk = 1 + _Z**2 / number
-    return Interval(mean, max(0.0, (centre - half) / shrunk), min(1.0, (centre + half) / shrunk))
+    low, high = max(0.0, (centre - half) / shrunk), min(1.0, (centre + half) / shrunk)
+    return Interval(mean, min(mean, low), max(mean, high))  # at 0 and 1 the last digits could differ
 
 
 def _spaced(text: str) -> str:

@@ -16,19 +16,20 @@ QUESTION = (
 )
 _EXPONENT = 2.0  # the n-th word is n^2 times rarer than the first, as in RULER's task
 _LEAST_WORDS = 40  # from here on the third is more frequent than the fourth
-_MOST_WORDS = 50_000  # made ones; more distinct ones than a text of 2^31 words has
+_MOST_WORDS = 50_000  # distinct ones; n words have about 2 sqrt(n)
 
 
 def make(request: Request) -> Iterator[Example]:
     """The examples; depths have no meaning."""
     for number in range(request.number):
-        made = np.array(made_words(request.rng(number), _MOST_WORDS))
+        num_distinct = min(_MOST_WORDS, request.length_tokens + _LEAST_WORDS)
+        made = np.array(made_words(request.rng(number), num_distinct))
 
         def write(num_words: int, number: int = number, made: NDArray[np.str_] = made) -> str:
             places = np.repeat(np.arange(len(counts := zipf_counts(num_words))), counts)
-            return f"{PREFACE}{' '.join(made[request.rng(number, 0, 1).permutation(places)])}\n\n"
+            return f"{PREFACE}{' '.join(made[request.rng(number, 0, 1).permutation(places)])}\n"
 
-        each_tokens = request.tokens.alone(" ".join(made[:1000])) / 1000
+        each_tokens = request.tokens.alone(" ".join(made[:1000])) / len(made[:1000])
         estimate = np.arange(request.length_tokens + 1) * each_tokens
         asked = [Asked("", None, QUESTION, tuple(made[:NUM_ASKED].tolist()))]
         yield from request.fill(number, asked, write, estimate, least=_LEAST_WORDS)

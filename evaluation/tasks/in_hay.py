@@ -33,6 +33,6 @@ def fill_hay(
     )
 
     def write(words: int) -> str:
-        return f"{preface}{hay.first(words, sized)}\n\n"
+        return f"{preface}{hay.first(words, sized)}\n"
 
     return request.fill(number, asked, write, hay.tokens, least=_LEAST_WORDS, hay=hay.kind_of)

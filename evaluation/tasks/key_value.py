@@ -34,7 +34,7 @@ def _on_one_object(request: Request, number: int) -> list[Example]:
 
     def write(num_pairs: int, words: int) -> str:
         lines = [f'"{key}": "{value}",\n' for key, value in pairs[:num_pairs]]
-        return f'{PREFACE}{{{"".join(lines)}"{NOTE}": "{hay.first(words)}"}}\n\n'
+        return f'{PREFACE}{{{"".join(lines)}"{NOTE}": "{hay.first(words)}"}}\n'
 
     estimate = np.arange(len(pairs) + 1) * _tokens_a_pair(request, pairs)
     first = [_ask(pairs[0], 0.0)]

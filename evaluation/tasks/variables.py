@@ -10,7 +10,7 @@ from evaluation.tasks.in_hay import fill_hay
 from evaluation.tasks.made_words import made_words, numbers
 from evaluation.tasks.request import Asked, Request
 
-NUM_CHAINS, NUM_NAMES = 3, 5
+NUM_CHAINS, NUM_NAMES = 3, 4
 """Chains in a text, each of another value; names in a chain: the first is set to the value, each other to the last."""
 DIGITS = 6
 PREFACE = "Read the text below. It sets variables to numbers and to other variables, and a question follows.\n\n"
@@ -36,7 +36,7 @@ def _assignments(value: str, chain: list[str]) -> list[str]:
 
 
 def _set(name: str, told: str) -> str:
-    return f"Variable {name} is set to {told}."
+    return f"Set {name} to {told}."
 
 
 def _ask(value: str, chain: list[str]) -> Asked:
