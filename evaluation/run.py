@@ -95,7 +95,11 @@ def _of_documents(measures: Measures, documents: Sequence[Document]) -> tuple[li
     gains = [row for row in measures.gains(documents) if row["chunks"]]
     if not gains:
         length = f"{len(documents[0].ids):,}"
-        log.warning("no gain from context: no document is known to have two meta-chunks in its first %s tokens", length)
+        log.warning(
+            "no gain from context: no document is known to have two meta-chunks in its first %s tokens; it needs a "
+            "packed folder of long documents, and --lengths as long as they are",
+            length,
+        )
     return losses, gains
 
 
