@@ -41,7 +41,7 @@ def export(model: PackedLM, recipe: Training, folder: Path, *, dtype: torch.dtyp
             empty = AutoModelForCausalLM.from_config(config, dtype=dtype)
         empty.generation_config = generation_config(recipe, config)
         empty.save_pretrained(aside, state_dict=plain)
-        _state_rope(aside)
+        _tell_older_readers(aside)
         for name in _TOKENIZER:
             if (recipe.model.folder / name).is_file():
                 shutil.copy(recipe.model.folder / name, aside / name)
@@ -68,13 +68,14 @@ def generation_config(recipe: Training, config: Any) -> Any:
         raise UserError(f"model.path: {file} cannot be read ({reason}). Mend it, or take it away.") from error
 
 
-def _state_rope(folder: Path) -> None:
-    """Write rope_theta, and what scales positions, where older readers look for them, too."""
+def _tell_older_readers(folder: Path) -> None:
+    """Write the type of the weights, rope_theta, and what scales positions where transformers 4 looks for them, too."""
     path = folder / "config.json"
     config = json.loads(path.read_text())
+    config["torch_dtype"] = config.get("dtype")
     parameters = dict(config.get("rope_parameters") or {})
     if "rope_theta" in parameters:
         config["rope_theta"] = parameters.pop("rope_theta")
         if parameters.get("rope_type", "default") != "default":
             config["rope_scaling"] = parameters
-        path.write_text(json.dumps(config, indent=2) + "\n")
+    path.write_text(json.dumps(config, indent=2) + "\n")

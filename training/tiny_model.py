@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+from nextlong.special_tokens import named_token
 from nextlong.tokenizing import Tokenizer
 
 
@@ -12,9 +13,12 @@ def write_tiny_model(
 ) -> Path:
     """Write config.json of a small Llama, and a copy of tokenizer.json, for model.from_scratch; returns the folder.
 
-    positions: tokens of the longest document. hidden_size: a multiple of 32, the width of an attention head.
+    positions: tokens of the longest document. hidden_size: a multiple of 32, the width of an attention head. The end of
+    text is the token that the files beside tokenizer.json name, else the only special one.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    special = Tokenizer(tokenizer).special_tokens
+    eos = named_token(tokenizer.parent, "eos") or (next(iter(special)) if len(special) == 1 else None)
     config = {
         "model_type": "llama",
         "architectures": ["LlamaForCausalLM"],
@@ -27,7 +31,10 @@ def write_tiny_model(
         "max_position_embeddings": positions,
         "rope_theta": 500000.0,
         "tie_word_embeddings": True,
+        "eos_token_id": special.get(eos or ""),
     }
     (folder / "config.json").write_text(json.dumps(config, indent=1))
     shutil.copyfile(tokenizer, folder / "tokenizer.json")
+    described = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": eos}
+    (folder / "tokenizer_config.json").write_text(json.dumps(described, indent=1))
     return folder
