@@ -3,13 +3,20 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMPS := .venv/stamps
 
-.PHONY: demo test soak test-readers lint bench docs notebooks clean-venv
+.PHONY: demo test test-stages test-others soak test-readers lint bench docs notebooks clean-venv
 
 demo: $(STAMPS)/demo
 	$(BIN)/nextlong demo
 
 test: $(STAMPS)/dev lint
-	$(BIN)/python -m pytest
+	@echo "the tests of the stages and all others run side by side; each half is shown when it has ended"
+	+$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-stages test-others
+
+test-stages: $(STAMPS)/dev
+	$(BIN)/python -m pytest tests/etl
+
+test-others: $(STAMPS)/dev
+	$(BIN)/python -m pytest tests --ignore=tests/etl
 
 soak: $(STAMPS)/soak
 	$(BIN)/python -m pytest -rs --timeout=900 -m "" tests/soak
