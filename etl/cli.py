@@ -11,6 +11,7 @@ from etl.arguments import Parser
 from etl.logs import logged_to_screen
 from etl.shards.verbs import SHARD_VERBS
 from etl.verb import add_verb, readers_may_leave, show
+from etl.verbs.evaluation import EVALUATION_VERBS
 from etl.verbs.folders import FOLDER_VERBS
 from etl.verbs.runs import RUN_VERBS
 from etl.verbs.training import add_train
@@ -43,7 +44,7 @@ def _called(options: argparse.Namespace, rest: list[str]) -> int:
     except UserError as error:
         return _complain(2, str(error))
     except KeyboardInterrupt:
-        kept = "the last checkpoint is" if options.verb == "train" else "finished parts are"
+        kept = {"train": "the last checkpoint is", "eval": "answers are"}.get(options.verb, "finished parts are")
         return _complain(130, f"interrupted; {kept} kept, run the same command again to go on")
     except Exception as error:
         return _complain(1, _failure(error, options.verb))
@@ -69,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__, help="show the version and exit")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", title="verbs", prog="nextlong")
-    for add in (*RUN_VERBS, *FOLDER_VERBS, *SHARD_VERBS, add_train, _add_completion):
+    for add in (*RUN_VERBS, *FOLDER_VERBS, *SHARD_VERBS, add_train, *EVALUATION_VERBS, _add_completion):
         add(verbs)
     return parser
 
@@ -100,7 +101,7 @@ def _failure(error: Exception, verb: str) -> str:
     logging.getLogger("etl").debug("failure", exc_info=error)
     if isinstance(error, StageFailed):
         return str(error)
-    if verb in ("status", "peek", "report", "clean", "verify", "trace"):
+    if verb in ("status", "peek", "report", "clean", "verify", "trace", "export-check"):
         what = describe(error)
         return f"{what}." if what.startswith(DISK_FULL) else f"{what}. This is a defect; please report it."
     if verb == "train":
@@ -109,6 +110,8 @@ def _failure(error: Exception, verb: str) -> str:
             return str(error)
         again = "Checkpoints are kept; run the same command again to go on from the last"
         return f"{describe(error).rstrip('.')}. {again}. Details are in run.log."
+    if verb == "eval":
+        return f"{describe(error).rstrip('.')}. Answers are kept; run the same command again to go on."
     if verb in ("export", "pack", "convert", "mix"):
         return f"{describe(error)}. Finished shards are kept aside; run the same command again to go on."
     return f"{describe(error)}. Finished parts are kept; run the same command again to go on. Details are in run.log."
