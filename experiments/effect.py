@@ -1,0 +1,188 @@
+"""The effect of the method at a small scale, whole: python -m experiments.effect --scale toy --out FOLDER.
+
+docs/experiment.md states what is asked, and what the answers would mean. The plan is printed first. What is done is
+kept: the same command goes on.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from etl.connect import local_engine
+from etl.lock import locked
+from etl.logs import Console, file_dask_log, log_to
+from etl.parts import read_json, write_json, written_aside
+from etl.verb import cores, show
+from evaluation.results import finite
+from experiments import estimate
+from experiments.analysis import analyse, as_markdown, as_rows
+from experiments.data import known_facts, make_data
+from experiments.plan import SCALES, Plan
+from experiments.train import long_run, on_gpu, train_long, train_short
+from nextlong.errors import UserError
+
+log = logging.getLogger(__name__)
+
+_GPU_WORKERS = 4  # small models that take turns on one card
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; 2 for a mistake, 130 for Ctrl-C."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", choices=SCALES, default="toy", help="(default: toy)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for all of it")
+    parser.add_argument(
+        "--corpus", type=Path, help="parquet with columns text and, if it has one, source (default: docstrings)"
+    )
+    parser.add_argument("--model", help="of embeddings: a folder or hub id (default: the offline model)")
+    parser.add_argument("--workers", type=int, help="trainings at a time (default: one a core; on a GPU 4)")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan, and how long it takes here")
+    parser.add_argument("--only-data", action="store_true", help="stop when the data is made")
+    options = parser.parse_args(arguments)
+    logging.getLogger("experiments").setLevel(logging.INFO)
+    logging.getLogger("experiments").addHandler(Console())
+    try:
+        return _run(options)
+    except UserError as error:
+        log.error("effect: %s", error)
+        return 2
+    except KeyboardInterrupt:
+        log.error("stopped; what is done is in %s, and the same command goes on", options.out)
+        return 130
+
+
+def _run(options: argparse.Namespace) -> int:
+    plan = SCALES[options.scale]
+    workers = options.workers or (min(_GPU_WORKERS, cores()) if on_gpu() else cores())
+    show(f"{plan.told()}\n{estimate.told(plan, workers)}")
+    if not options.dry_run:
+        log_to(options.out)
+        file_dask_log()
+        experiment(
+            plan, options.out, corpus=options.corpus, model=options.model, workers=workers, only_data=options.only_data
+        )
+    return 0
+
+
+def experiment(
+    plan: Plan, out: Path, *, corpus: Path | None, model: str | None, workers: int, only_data: bool = False
+) -> None:
+    """Everything that is missing in `out`: data, trainings, measures; then results.jsonl, analysis.jsonl, analysis.md.
+
+    Raises UserError for a folder of another experiment, and for a corpus that does not serve.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out, "--out"):
+        _claim(plan, out, corpus)
+        if known_facts(out) is None:
+            started = time.perf_counter()
+            with local_engine(min(workers, cores())) as engine:
+                make_data(plan, out, engine, corpus=corpus, model=model or _offline_model())
+            log.info("data: made in %.0f s", time.perf_counter() - started)
+        if not only_data:
+            _train_and_measure(plan, out, workers)
+            _analyse(plan, out)
+
+
+def _claim(plan: Plan, out: Path, corpus: Path | None) -> None:
+    """Keep what decides the experiment. Raises UserError where the folder is another one's."""
+    told = json.loads(json.dumps({"plan": dataclasses.asdict(plan), "corpus": _identity(corpus)}))
+    known = read_json(out / "experiment.json")
+    if known is not None and known != told:
+        raise UserError(f"--out {out} holds another experiment, by its experiment.json. Give a new folder.")
+    write_json(out / "experiment.json", told)
+
+
+def _identity(corpus: Path | None) -> str:
+    if corpus is None:
+        return "docstrings of installed packages"
+    try:
+        with open(corpus, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"--corpus: {corpus} cannot be read ({error}).") from error
+
+
+def _offline_model() -> str:
+    from etl.offline_model import offline_model
+
+    return str(offline_model())
+
+
+def _train_and_measure(plan: Plan, out: Path, workers: int) -> None:
+    """Each seed's short stage, and as soon as that is there, its long stages; several at a time, each in a process."""
+    missing = [pair for pair in _pairs(plan) if not _measures(out, *pair).is_file()]
+    pool = ProcessPoolExecutor(
+        workers, get_context("spawn"), initializer=_start_worker, initargs=(max(1, cores() // workers),)
+    )
+    started, num_done = time.perf_counter(), 0
+    with pool:
+        try:
+            seeds = dict.fromkeys(seed for _, seed in missing)
+            running: dict[Future[Any], int | None] = {pool.submit(train_short, plan, out, seed): seed for seed in seeds}
+            while running:
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    seed, what = running.pop(future), future.result()
+                    if seed is not None:
+                        running |= {pool.submit(_one, plan, out, *pair): None for pair in missing if pair[1] == seed}
+                        continue
+                    num_done += 1
+                    seconds = time.perf_counter() - started
+                    log.info("%s; %d of %d models after %.0f s", what, num_done, len(missing), seconds)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _start_worker(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _one(plan: Plan, out: Path, method: str, seed: int) -> str:
+    """Train and measure; in a process of the pool."""
+    from experiments.measure import measure
+
+    model = train_long(plan, out, method, seed)
+    trained = time.perf_counter()
+    rows = measure(plan, out, model, out / "evaluated" / long_run(out, method, seed).name)
+    _measures(out, method, seed).parent.mkdir(exist_ok=True)
+    write_json(_measures(out, method, seed), {"rows": rows, "seconds": round(time.perf_counter() - trained, 1)})
+    return f"{method}, seed {seed}: trained and measured"
+
+
+def _measures(out: Path, method: str, seed: int) -> Path:
+    return out / "measured" / f"{method}-{seed}.json"
+
+
+def _pairs(plan: Plan) -> Iterator[tuple[str, int]]:
+    return ((method, seed) for seed in plan.seeds for method in plan.methods)
+
+
+def _analyse(plan: Plan, out: Path) -> None:
+    rows = [
+        {"method": method, "seed": seed} | row
+        for method, seed in _pairs(plan)
+        for row in json.loads(_measures(out, method, seed).read_text())["rows"]
+    ]
+    outcomes = analyse(rows)
+    for name, lines in (("results.jsonl", rows), ("analysis.jsonl", as_rows(outcomes))):
+        with written_aside(out / name) as aside:
+            aside.write_text("".join(json.dumps(finite(line), allow_nan=False) + "\n" for line in lines))
+    with written_aside(out / "analysis.md") as aside:
+        aside.write_text(as_markdown(outcomes))
+    show(f"{out / 'analysis.md'}: every measure; {out / 'results.jsonl'}: every model's\n")
+    show(as_markdown(outcomes))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
