@@ -5,6 +5,7 @@ a seed does to both falls out of the difference. Intervals are Student's, 95 %: 
 each side.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations, permutations
 from statistics import fmean
@@ -135,11 +136,16 @@ def _table(outcome: Outcome) -> Iterable[str]:
 
 
 def _told(found: Interval) -> str:
-    return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
+    return f"{found.mean:.3f}{_ends(found, '.3f')}"
 
 
 def _told_difference(found: Interval | None) -> str:
     if found is None:
         return ""
     mark = " *" if found.low > 0 or found.high < 0 else ""
-    return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]{mark}"
+    return f"{found.mean:+.3f}{_ends(found, '+.3f')}{mark}"
+
+
+def _ends(found: Interval, shape: str) -> str:
+    """Nothing for a single seed, which has no interval."""
+    return "" if math.isnan(found.low) else f" [{found.low:{shape}}, {found.high:{shape}}]"

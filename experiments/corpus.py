@@ -38,6 +38,8 @@ class Split:
     """Those trained on, whole, in the corpus' order."""
     passages: list[str]
     """Of each of them one, of at most document_chars: what long documents are made of."""
+    repeats: list[str]
+    """Of the short stage: a passage, another one, and the first again."""
     num_overlapping: int
     """Documents left out since they share thirteen words in a row with a held-out text."""
 
@@ -80,7 +82,7 @@ def split(corpus: Sequence[Document], plan: Plan) -> Split:
     documents = [text for text in others if ngrams.first_file(text) < 0]
     log.info("%d of %d documents overlap with held-out texts", len(others) - len(documents), len(others))
     passages = [passage(text, plan.document_chars, rng) for text in documents]
-    return Split(held_out, documents, passages, len(others) - len(documents))
+    return Split(held_out, documents, passages, _repeats(documents, plan, rng), len(others) - len(documents))
 
 
 def passage(text: str, most_chars: int, rng: np.random.Generator) -> str:
@@ -93,6 +95,16 @@ def passage(text: str, most_chars: int, rng: np.random.Generator) -> str:
     found = text[start : start + most_chars]
     end = found.rfind("\n")
     return found[: end + 1] if end >= most_chars // 2 else found
+
+
+def _repeats(texts: Sequence[str], plan: Plan, rng: np.random.Generator) -> list[str]:
+    """Passages of up to a letter a token of a row: three of them take a row or less."""
+    found = []
+    for _ in range(plan.num_repeats):
+        sizes = rng.integers(plan.short_tokens // 4, plan.short_tokens + 1, 2).tolist()
+        drawn = [passage(texts[int(rng.integers(len(texts)))], size, rng).strip("\n") for size in sizes]
+        found.append("\n".join((*drawn, drawn[0])))
+    return found
 
 
 def _joined(corpus: Sequence[Document], least_chars: int) -> Iterator[list[int]]:

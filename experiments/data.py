@@ -26,6 +26,7 @@ from experiments.corpus import Split, read_corpus, split
 from experiments.plan import Plan
 from nextlong.config import Chunking, Embedding, Mining, Synthesis
 from nextlong.errors import UserError
+from nextlong.fitting import Fitting
 from nextlong.shards.arrow import Arrow
 from nextlong.tokenizing import Tokenizer
 
@@ -44,11 +45,12 @@ class Folders:
         self.root = out / "data"
         self.corpus = self.root / "corpus.parquet"
         self.documents = self.root / "documents.parquet"
+        self.repeats = self.root / "repeats.parquet"
         self.passages = self.root / "passages.parquet"
         self.held_out = self.root / "held-out.jsonl"
         self.hay = self.root / "hay.txt"
         self.tokenizer = self.root / "tokenizer" / "tokenizer.json"
-        self.short = self.root / "short"
+        self.short = [self.root / "short", self.root / "short-repeats"]
 
     def work(self, seed: int) -> Path:
         """Of the comparison that makes the long documents of a seed."""
@@ -72,7 +74,7 @@ def make_data(plan: Plan, out: Path, engine: Engine, *, corpus: Path | None, mod
     """
     folders = Folders(out)
     facts: dict[str, Any] = {"split": _write_split(plan, folders, corpus), "long": {}}
-    facts["short_rows"] = _pack_short(plan, folders, engine)
+    _pack_short(plan, folders, engine)
     for seed in plan.seeds:
         facts["long"][str(seed)] = _make_long(plan, folders, seed, model, engine)
     write_json(folders.root / _FACTS, facts)
@@ -85,6 +87,7 @@ def _write_split(plan: Plan, folders: Folders, corpus: Path | None) -> dict[str,
     found = split(read_corpus(corpus or folders.corpus), plan)
     folders.root.mkdir(parents=True, exist_ok=True)
     _write_texts(folders.documents, found.documents)
+    _write_texts(folders.repeats, found.repeats)
     _write_texts(folders.passages, found.passages)
     with written_aside(folders.held_out) as aside:
         aside.write_text("".join(json.dumps({"text": text}) + "\n" for text in found.held_out), encoding="utf-8")
@@ -115,12 +118,15 @@ def _evenly(texts: Sequence[str], chars: int) -> list[str]:
     return list(texts[:: max(1, sum(map(len, texts)) // chars)])
 
 
-def _pack_short(plan: Plan, folders: Folders, engine: Engine) -> int:
-    """Documents end to end, cut into rows; attention stays inside each. Returns the number of rows."""
-    documents = Documents(kind="text", input=Input(path=str(folders.documents)))
-    settings = PackSettings(length_tokens=plan.short_tokens, fitting="concat", eos=END_OF_TEXT, tail="drop")
-    source = PackSource.of(documents, settings, Tokenizer(folders.tokenizer), "pack")
-    return int(export(source, str(folders.short), "arrow", Arrow(), engine)["rows"])
+def _pack_short(plan: Plan, folders: Folders, engine: Engine) -> None:
+    """Documents end to end, cut into rows, and repeats, whole where they fit; attention stays inside each."""
+    tokenizer = Tokenizer(folders.tokenizer)
+    hows: list[Fitting] = ["concat", "best-fit"]
+    for texts, out, fitting in zip((folders.documents, folders.repeats), folders.short, hows, strict=True):
+        tail: Any = "drop" if fitting == "concat" else "pad"
+        settings = PackSettings(length_tokens=plan.short_tokens, fitting=fitting, eos=END_OF_TEXT, tail=tail)
+        documents = Documents(kind="text", input=Input(path=str(texts)))
+        export(PackSource.of(documents, settings, tokenizer, "pack"), str(out), "arrow", Arrow(), engine)
 
 
 def _make_long(plan: Plan, folders: Folders, seed: int, model: str, engine: Engine) -> dict[str, Any]:

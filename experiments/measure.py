@@ -102,7 +102,7 @@ def _spread(plan: Plan, texts: Sequence[Ids]) -> Iterator[Document]:
     for number, ids in enumerate(texts):
         found, place = np.empty(0, np.int64), 0
         for between, size in enumerate(sizes):
-            other = texts[(number + 1 + between) % len(texts)]
+            other = texts[(number + 1 + between % (len(texts) - 1)) % len(texts)]
             start = (between * plan.short_tokens) % (len(other) - plan.short_tokens + 1)
             found = np.concatenate([found, ids[place : place + size], other[start : start + plan.short_tokens]])
             place += size

@@ -50,6 +50,9 @@ class Plan:
     """Of them that are computed at once, at least a row."""
     short_stage_tokens: int
     long_stage_tokens: int
+    repeats_ratio: float = 0.25
+    """Share of the short stage's rows that are passages which come again after another one: they teach to copy within
+    short_tokens, which natural text teaches only in more tokens than there are here."""
     short_rate: float
     """Peak learning rate."""
     long_rate: float
@@ -71,6 +74,8 @@ class Plan:
         """Raises UserError for tokens that are no whole steps: then no two methods could have the same."""
         for name, length in (("short_stage_tokens", self.batch_tokens), ("long_stage_tokens", self.batch_tokens)):
             _require_multiple(name, getattr(self, name), length)
+        if not 0 < self.repeats_ratio < 1:
+            raise UserError(f"repeats_ratio is {self.repeats_ratio}, but it must be between 0 and 1.")
         for name in ("batch_tokens", "micro_tokens"):
             _require_multiple(name, getattr(self, name), self.long_tokens)
             _require_multiple(name, getattr(self, name), self.short_tokens)
@@ -83,6 +88,11 @@ class Plan:
     def short_steps(self) -> int:
         """Optimizer steps of the short stage."""
         return self.short_stage_tokens // self.batch_tokens
+
+    @property
+    def num_repeats(self) -> int:
+        """Documents that fill about the rows of repeats once."""
+        return int(2 * self.repeats_ratio * self.short_stage_tokens // self.short_tokens)
 
     @property
     def long_steps(self) -> int:
@@ -115,7 +125,8 @@ class Plan:
                 f"scale        {self.scale}: Llama of {self.num_layers} layers, {self.hidden_size} wide, "
                 f"{self.parameters:,} parameters, a vocabulary of {self.vocabulary:,}",
                 f"short stage  {self.short_stage_tokens:,} tokens, {self.short_steps:,} steps of {self.batch_tokens:,} "
-                f"in rows of {self.short_tokens:,}, learning rate {self.short_rate:g}, for each seed",
+                f"in rows of {self.short_tokens:,}, {self.repeats_ratio:.0%} of them repeats, learning rate "
+                f"{self.short_rate:g}, for each seed",
                 f"long stage   {self.long_stage_tokens:,} tokens, {self.long_steps:,} steps of {self.batch_tokens:,} "
                 f"in rows of {self.long_tokens:,} ({ratio} times), learning rate {self.long_rate:g}, for each method "
                 f"and seed",

@@ -28,7 +28,11 @@ def train_short(plan: Plan, out: Path, seed: int) -> Path:
     folders = Folders(out)
     sections: dict[str, dict[str, Any]] = {
         "model": {"path": str(_write_model(plan, out)), "from_scratch": True, "seed": seed},
-        "data": {"folders": [str(folders.short)], "seed": seed},
+        "data": {
+            "folders": [str(each) for each in folders.short],
+            "proportions": [1 - plan.repeats_ratio, plan.repeats_ratio],
+            "seed": seed,
+        },
         "optimizer": {"steps": plan.short_steps, "learning_rate": plan.short_rate},
     }
     return _train(plan, short_run(out, seed), sections, row_tokens=plan.short_tokens)
