@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from tokenizers import Tokenizer as FastTokenizer
 
 from etl import compare, pipeline
 from etl.docstrings import train_tokenizer, write_corpus
@@ -22,6 +23,7 @@ from etl.shards.laid_out import PackSettings
 from etl.shards.of_documents import PackSource
 from etl.shards.of_work import WorkSource
 from etl.shards.tokens import Documents
+from evaluation.tasks import TASKS, examples
 from experiments.corpus import Split, read_corpus, split
 from experiments.plan import Plan
 from nextlong.config import Chunking, Embedding, Mining, Synthesis
@@ -74,6 +76,7 @@ def make_data(plan: Plan, out: Path, engine: Engine, *, corpus: Path | None, mod
     """
     folders = Folders(out)
     facts: dict[str, Any] = {"split": _write_split(plan, folders, corpus), "long": {}}
+    _check_tasks(plan, folders)
     _pack_short(plan, folders, engine)
     for seed in plan.seeds:
         facts["long"][str(seed)] = _make_long(plan, folders, seed, model, engine)
@@ -96,6 +99,14 @@ def _write_split(plan: Plan, folders: Folders, corpus: Path | None) -> dict[str,
     if not folders.tokenizer.is_file():
         train_tokenizer(_evenly(found.documents, _TOKENIZER_CHARS), folders.tokenizer, plan.vocabulary)
     return _counts(found)
+
+
+def _check_tasks(plan: Plan, folders: Folders) -> None:
+    """Raise UserError for a tokenizer or a length that a task cannot do with, before hours of training."""
+    fast = FastTokenizer.from_file(str(folders.tokenizer))
+    hay = folders.hay.read_text(encoding="utf-8")
+    for task in TASKS:
+        examples(task, fast, plan.lengths[0], number=1, seed=0, depths=plan.depths, hay=hay)
 
 
 def _counts(found: Split) -> dict[str, int]:

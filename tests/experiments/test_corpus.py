@@ -14,7 +14,7 @@ from nextlong.errors import UserError
 from tests.conftest import make_texts
 from tests.experiments.plans import MICRO
 
-PLAN = dataclasses.replace(MICRO, long_tokens=512, held_out=3)
+PLAN = dataclasses.replace(MICRO, held_out=3)
 
 
 def _corpus(number: int = 60) -> list[Document]:

@@ -90,7 +90,7 @@ def test_the_whole_runs_and_goes_on_where_it_was(tmp_path: Path, corpus_file: Pa
         states.append([path.stat().st_mtime_ns for path in _written(out)])
     assert states[0] == states[1]
     named = {row["measure"] for row in rows}
-    assert {"margin of all tasks at 512", "gain of a text", "loss at 256-511", "score of all tasks at 512"} <= named
+    assert {"margin of all tasks at 640", "gain of a text", "loss at 320-639", "score of all tasks at 640"} <= named
     assert "| nextlong |" in (out / "analysis.md").read_text()
     other = dataclasses.replace(MICRO, long_rate=2e-3)
     with pytest.raises(UserError, match="another experiment"):
