@@ -118,7 +118,7 @@ def _offline_model() -> str:
 
 
 def _train_and_measure(plan: Plan, out: Path, workers: int) -> None:
-    """Each seed's short stage, and as soon as that is there, its long stages; several at a time, each in a process."""
+    """The short stages, and as soon as one is there, its long stages; several at a time, each in a process."""
     missing = [pair for pair in _pairs(plan) if not _measures(out, *pair).is_file()]
     pool = ProcessPoolExecutor(
         workers, get_context("spawn"), initializer=_start_worker, initargs=(max(1, cores() // workers),)
@@ -126,13 +126,14 @@ def _train_and_measure(plan: Plan, out: Path, workers: int) -> None:
     started, num_done = time.perf_counter(), 0
     with pool:
         try:
-            seeds = dict.fromkeys(seed for _, seed in missing)
-            running: dict[Future[Any], int | None] = {pool.submit(train_short, plan, out, seed): seed for seed in seeds}
+            bases = dict.fromkeys(plan.base(seed) for _, seed in missing)
+            running: dict[Future[Any], int | None] = {pool.submit(train_short, plan, out, base): base for base in bases}
             while running:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    seed, what = running.pop(future), future.result()
-                    if seed is not None:
-                        running |= {pool.submit(_one, plan, out, *pair): None for pair in missing if pair[1] == seed}
+                    base, what = running.pop(future), future.result()
+                    if base is not None:
+                        pairs = [pair for pair in missing if plan.base(pair[1]) == base]
+                        running |= {pool.submit(_one, plan, out, *pair): None for pair in pairs}
                         continue
                     num_done += 1
                     seconds = time.perf_counter() - started

@@ -16,7 +16,8 @@ def told(plan: Plan, workers: int) -> str:
     rates = {length: tokens_per_second(plan, length) for length in (plan.short_tokens, plan.long_tokens)}
     short, long = (rates[length] for length in (plan.short_tokens, plan.long_tokens))
     models = len(plan.seeds) * len(plan.methods)
-    seconds = len(plan.seeds) * plan.short_stage_tokens / short
+    rounds = -(-plan.bases // workers)
+    seconds = workers * rounds * plan.short_stage_tokens / short
     seconds += models * (plan.long_stage_tokens / long + measuring_seconds(plan, 3 * long))
     return (
         f"here         a training takes {short:,.0f} tokens/s of the short and {long:,.0f} of the long stage; all of "

@@ -18,13 +18,15 @@ MARGIN_TASKS = ("needle", "multikey", "key_value")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One scale: a short stage for each seed, and from it a long stage for each method, on as many tokens."""
+    """One scale: short stages, and from them a long stage for each method and seed, on as many tokens."""
 
     scale: str
     methods: tuple[str, ...] = METHODS
     """The baseline first."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Each: of random weights, of the draw of long documents, and of the order of rows."""
+    """Each: of the draw of long documents, and of the order of rows."""
+    bases: int
+    """Short stages, each of other random weights; seeds take turns in starting from them."""
 
     corpus_chars: int | None = None
     """Of the default corpus; None: all docstrings."""
@@ -56,9 +58,8 @@ class Plan:
     short_rate: float
     """Peak learning rate."""
     long_rate: float
-    rope_theta: float
-    """RoPE base of the long stage (of the short one 500,000): times ratio^(32 / 30), which keeps the angles of the
-    slowest pair of a head of 32 within what the short stage has seen."""
+    short_theta: float = 10_000
+    """RoPE base of the short stage."""
 
     lengths: tuple[int, ...]
     """Of questions; the last is long_tokens."""
@@ -84,6 +85,10 @@ class Plan:
         if self.methods[0] != BASELINE or len(set(self.methods)) < len(self.methods):
             raise UserError(f"methods are compared with {BASELINE}, which comes first, and each stands once.")
 
+    def base(self, seed: int) -> int:
+        """The short stage that a seed's long stages start from: for all methods the same."""
+        return self.seeds.index(seed) % self.bases
+
     @property
     def short_steps(self) -> int:
         """Optimizer steps of the short stage."""
@@ -103,6 +108,11 @@ class Plan:
     def long_rows(self) -> int:
         """Long documents wanted of each method: none is trained on twice, where the corpus gives so many."""
         return self.long_stage_tokens // self.long_tokens
+
+    @property
+    def long_theta(self) -> float:
+        """RoPE base of the long stage: the slowest pair of a head of 32 turns no further than in the short stage."""
+        return float(round(self.short_theta * (self.long_tokens / self.short_tokens) ** (32 / 30)))
 
     @property
     def held_out_chars(self) -> int:
@@ -126,7 +136,7 @@ class Plan:
                 f"{self.parameters:,} parameters, a vocabulary of {self.vocabulary:,}",
                 f"short stage  {self.short_stage_tokens:,} tokens, {self.short_steps:,} steps of {self.batch_tokens:,} "
                 f"in rows of {self.short_tokens:,}, {self.repeats_ratio:.0%} of them repeats, learning rate "
-                f"{self.short_rate:g}, for each seed",
+                f"{self.short_rate:g}; {self.bases} of them",
                 f"long stage   {self.long_stage_tokens:,} tokens, {self.long_steps:,} steps of {self.batch_tokens:,} "
                 f"in rows of {self.long_tokens:,} ({ratio} times), learning rate {self.long_rate:g}, for each method "
                 f"and seed",
@@ -145,6 +155,7 @@ def _require_multiple(name: str, tokens: int, of: int) -> None:
 
 TOY = Plan(
     scale="toy",
+    bases=1,
     vocabulary=2_048,
     document_chars=1_200,
     granularity_chars=300,
@@ -159,7 +170,6 @@ TOY = Plan(
     long_stage_tokens=524_288,
     short_rate=4e-3,
     long_rate=1e-3,
-    rope_theta=4.6e6,
     lengths=(640, 1_280, 2_048),
     number=4,
     distances=(128, 448, 960, 1_920),
@@ -170,6 +180,7 @@ TOY = Plan(
 SMALL = dataclasses.replace(
     TOY,
     scale="small",
+    bases=3,
     vocabulary=4_096,
     document_chars=2_000,
     granularity_chars=512,
@@ -183,7 +194,6 @@ SMALL = dataclasses.replace(
     long_stage_tokens=2_097_152,
     short_rate=2e-3,
     long_rate=5e-4,
-    rope_theta=9.6e6,
     lengths=(640, 1_280, 2_048, 4_096),
     number=8,
     distances=(128, 448, 960, 1_920, 3_840),
@@ -192,21 +202,22 @@ SMALL = dataclasses.replace(
 """A machine of 16 cores or more, hours."""
 
 GPU = dataclasses.replace(
-    SMALL,
+    TOY,
     scale="gpu",
-    vocabulary=8_192,
+    bases=3,
+    vocabulary=4_096,
     document_chars=4_000,
     granularity_chars=1_024,
-    hidden_size=512,
-    num_layers=8,
+    hidden_size=384,
+    num_layers=6,
     short_tokens=512,
     long_tokens=8_192,
-    batch_tokens=65_536,
-    micro_tokens=65_536,
-    short_stage_tokens=65_536_000,
-    long_stage_tokens=4_194_304,
-    short_rate=1e-3,
-    long_rate=3e-4,
+    batch_tokens=32_768,
+    micro_tokens=32_768,
+    short_stage_tokens=32_768_000,
+    long_stage_tokens=2_097_152,
+    short_rate=2e-3,
+    long_rate=5e-4,
     lengths=(1_024, 2_048, 4_096, 8_192),
     distances=(128, 960, 1_920, 3_840, 7_680),
 )

@@ -1,4 +1,4 @@
-"""A plan, a seed and packed folders in; a trained model's folder out: the short stage, or a method's long stage.
+"""A plan and packed folders in; a trained model's folder out: of a short stage, or of a method's long stage.
 
 The trainer is the package's own, and the recipe `tiny` what all trainings are derived from. What was begun goes on, and
 what is done is not done again.
@@ -13,9 +13,9 @@ from experiments.data import END_OF_TEXT, Folders
 from experiments.plan import Plan
 
 
-def short_run(out: Path, seed: int) -> Path:
-    """The run folder of a seed's short stage."""
-    return out / "trained" / f"short-{seed}"
+def short_run(out: Path, base: int) -> Path:
+    """The run folder of a short stage."""
+    return out / "trained" / f"short-{base}"
 
 
 def long_run(out: Path, method: str, seed: int) -> Path:
@@ -23,28 +23,34 @@ def long_run(out: Path, method: str, seed: int) -> Path:
     return out / "trained" / f"{method}-{seed}"
 
 
-def train_short(plan: Plan, out: Path, seed: int) -> Path:
+def train_short(plan: Plan, out: Path, base: int) -> Path:
     """From random weights on short rows; returns the model's folder."""
     folders = Folders(out)
     sections: dict[str, dict[str, Any]] = {
-        "model": {"path": str(_write_model(plan, out)), "from_scratch": True, "seed": seed},
+        "model": {
+            "path": str(_write_model(plan, out)),
+            "from_scratch": True,
+            "seed": base,
+            "rope_theta": plan.short_theta,
+        },
         "data": {
             "folders": [str(each) for each in folders.short],
             "proportions": [1 - plan.repeats_ratio, plan.repeats_ratio],
-            "seed": seed,
+            "seed": base,
         },
         "optimizer": {"steps": plan.short_steps, "learning_rate": plan.short_rate},
     }
-    return _train(plan, short_run(out, seed), sections, row_tokens=plan.short_tokens)
+    return _train(plan, short_run(out, base), sections, row_tokens=plan.short_tokens)
 
 
 def train_long(plan: Plan, out: Path, method: str, seed: int) -> Path:
-    """From the weights of the seed's short stage on a method's long documents; returns the model's folder.
+    """From the weights of the seed's base on a method's long documents; returns the model's folder.
 
-    Nothing but the documents differs between methods: seed, order of rows, steps and schedule are the same.
+    Nothing but the documents differs between methods: base, order of rows, steps and schedule are the same.
     """
+    base = short_run(out, plan.base(seed)) / "model"
     sections: dict[str, dict[str, Any]] = {
-        "model": {"path": str(short_run(out, seed) / "model"), "from_scratch": False, "rope_theta": plan.rope_theta},
+        "model": {"path": str(base), "from_scratch": False, "rope_theta": plan.long_theta},
         "data": {"folders": [str(Folders(out).long(method, seed))], "seed": seed},
         "optimizer": {"steps": plan.long_steps, "learning_rate": plan.long_rate},
     }

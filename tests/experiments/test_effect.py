@@ -49,7 +49,7 @@ def test_every_method_starts_from_the_seeds_short_stage(trained: Path) -> None:
         assert str(short_run(trained, 0) / "model") in recipe
         config = json.loads((long_run(trained, method, 0) / "model" / "config.json").read_text())
         assert config["max_position_embeddings"] == MICRO.long_tokens
-        assert config["rope_theta"] == MICRO.rope_theta
+        assert config["rope_theta"] == MICRO.long_theta
         ends = json.loads((long_run(trained, method, 0) / "model" / "generation_config.json").read_text())
         assert ends["eos_token_id"] == 0
 

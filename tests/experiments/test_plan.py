@@ -26,14 +26,15 @@ def test_lengths_are_eight_to_thirty_two_times_the_short_ones(plan: Plan) -> Non
     assert 8 <= plan.long_tokens / plan.short_tokens <= 32
     assert plan.lengths[-1] == plan.long_tokens
     assert max(plan.distances) + 32 <= plan.long_tokens
-    ratio = plan.long_tokens / plan.short_tokens
-    assert plan.rope_theta == pytest.approx(500_000 * ratio ** (32 / 30), rel=0.01)
+    slowest = [plan.short_tokens * plan.short_theta ** (-30 / 32), plan.long_tokens * plan.long_theta ** (-30 / 32)]
+    assert slowest[0] == pytest.approx(slowest[1], rel=0.01)  # radians that the slowest pair of a head of 32 turns
 
 
 @each_plan
 def test_all_methods_of_the_paper_and_its_ablations_are_compared_by_three_seeds(plan: Plan) -> None:
     assert {*PAPER_SCORES, "nextlong", "nextlong-random", "nextlong-self-repeat"} == set(plan.methods)
     assert len(set(plan.seeds)) == 3
+    assert {plan.base(seed) for seed in plan.seeds} == set(range(plan.bases))
 
 
 @each_plan
