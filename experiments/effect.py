@@ -10,11 +10,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 from etl.connect import local_engine
 from etl.lock import locked
@@ -25,8 +21,9 @@ from evaluation.results import finite
 from experiments import estimate
 from experiments.analysis import analyse, as_markdown, as_rows
 from experiments.data import known_facts, make_data
+from experiments.models import measured_rows, train_and_measure
 from experiments.plan import SCALES, Plan
-from experiments.train import long_run, on_gpu, train_long, train_short
+from experiments.train import on_gpu
 from nextlong.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -88,7 +85,7 @@ def experiment(
                 make_data(plan, out, engine, corpus=corpus, model=model or _offline_model())
             log.info("data: made in %.0f s", time.perf_counter() - started)
         if not only_data:
-            _train_and_measure(plan, out, workers)
+            train_and_measure(plan, out, workers)
             _analyse(plan, out)
 
 
@@ -117,64 +114,8 @@ def _offline_model() -> str:
     return str(offline_model())
 
 
-def _train_and_measure(plan: Plan, out: Path, workers: int) -> None:
-    """The short stages, and as soon as one is there, its long stages; several at a time, each in a process."""
-    missing = [pair for pair in _pairs(plan) if not _measures(out, *pair).is_file()]
-    pool = ProcessPoolExecutor(
-        workers, get_context("spawn"), initializer=_start_worker, initargs=(max(1, cores() // workers),)
-    )
-    started, num_done = time.perf_counter(), 0
-    with pool:
-        try:
-            bases = dict.fromkeys(plan.base(seed) for _, seed in missing)
-            running: dict[Future[Any], int | None] = {pool.submit(train_short, plan, out, base): base for base in bases}
-            while running:
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    base, what = running.pop(future), future.result()
-                    if base is not None:
-                        pairs = [pair for pair in missing if plan.base(pair[1]) == base]
-                        running |= {pool.submit(_one, plan, out, *pair): None for pair in pairs}
-                        continue
-                    num_done += 1
-                    seconds = time.perf_counter() - started
-                    log.info("%s; %d of %d models after %.0f s", what, num_done, len(missing), seconds)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _start_worker(threads: int) -> None:
-    import torch
-
-    torch.set_num_threads(threads)
-
-
-def _one(plan: Plan, out: Path, method: str, seed: int) -> str:
-    """Train and measure; in a process of the pool."""
-    from experiments.measure import measure
-
-    model = train_long(plan, out, method, seed)
-    trained = time.perf_counter()
-    rows = measure(plan, out, model, out / "evaluated" / long_run(out, method, seed).name)
-    _measures(out, method, seed).parent.mkdir(exist_ok=True)
-    write_json(_measures(out, method, seed), {"rows": rows, "seconds": round(time.perf_counter() - trained, 1)})
-    return f"{method}, seed {seed}: trained and measured"
-
-
-def _measures(out: Path, method: str, seed: int) -> Path:
-    return out / "measured" / f"{method}-{seed}.json"
-
-
-def _pairs(plan: Plan) -> Iterator[tuple[str, int]]:
-    return ((method, seed) for seed in plan.seeds for method in plan.methods)
-
-
 def _analyse(plan: Plan, out: Path) -> None:
-    rows = [
-        {"method": method, "seed": seed} | row
-        for method, seed in _pairs(plan)
-        for row in json.loads(_measures(out, method, seed).read_text())["rows"]
-    ]
+    rows = measured_rows(plan, out)
     outcomes = analyse(rows)
     for name, lines in (("results.jsonl", rows), ("analysis.jsonl", as_rows(outcomes))):
         with written_aside(out / name) as aside:
@@ -182,7 +123,8 @@ def _analyse(plan: Plan, out: Path) -> None:
     with written_aside(out / "analysis.md") as aside:
         aside.write_text(as_markdown(outcomes))
     show(f"{out / 'analysis.md'}: every measure; {out / 'results.jsonl'}: every model's\n")
-    show(as_markdown(outcomes))
+    by_name = {each.measure: each for each in outcomes}
+    show(as_markdown(by_name[name] for name in plan.headline))
 
 
 if __name__ == "__main__":

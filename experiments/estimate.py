@@ -16,8 +16,7 @@ def told(plan: Plan, workers: int) -> str:
     rates = {length: tokens_per_second(plan, length) for length in (plan.short_tokens, plan.long_tokens)}
     short, long = (rates[length] for length in (plan.short_tokens, plan.long_tokens))
     models = len(plan.seeds) * len(plan.methods)
-    rounds = -(-plan.bases // workers)
-    seconds = workers * rounds * plan.short_stage_tokens / short
+    seconds = max(plan.bases, workers) * plan.short_stage_tokens / short  # with fewer bases than workers, some wait
     seconds += models * (plan.long_stage_tokens / long + measuring_seconds(plan, 3 * long))
     return (
         f"here         a training takes {short:,.0f} tokens/s of the short and {long:,.0f} of the long stage; all of "

@@ -120,6 +120,19 @@ class Plan:
         return 5 * self.long_tokens
 
     @property
+    def headline(self) -> tuple[str, ...]:
+        """The measures that are told first; the first of them decides (docs/experiment.md)."""
+        last = self.long_tokens
+        return (
+            "gain of a text",
+            "gain of a text in pieces",
+            f"loss at {-(-last // 2)}-{last - 1}",
+            f"margin of all tasks at {last}",
+            f"repeated span at distance {self.distances[-1]}",
+            f"score of all tasks at {last}",
+        )
+
+    @property
     def parameters(self) -> int:
         """Of the model, the table of its vocabulary included."""
         width, heads = self.hidden_size, self.hidden_size // 32
@@ -166,7 +179,7 @@ TOY = Plan(
     long_tokens=2_048,
     batch_tokens=4_096,
     micro_tokens=4_096,
-    short_stage_tokens=4_096_000,
+    short_stage_tokens=8_192_000,
     long_stage_tokens=524_288,
     short_rate=4e-3,
     long_rate=1e-3,
