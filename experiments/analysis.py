@@ -35,6 +35,7 @@ class Outcome(NamedTuple):
     measure: str
     better: str
     """high, low or neither."""
+    baseline: str
     methods: list[Compared]
     """The best first; with neither: as they came."""
     tau: float | None
@@ -44,7 +45,7 @@ class Outcome(NamedTuple):
     """Share of all orders of these methods whose tau is at least as great."""
 
 
-def analyse(rows: Iterable[Row]) -> list[Outcome]:
+def analyse(rows: Iterable[Row], *, baseline: str = BASELINE) -> list[Outcome]:
     """Rows {"method", "seed", "measure", "value", "better"} in any order; measures as they first come.
 
     Only seeds that a method and the baseline both have are compared. Raises ValueError where the baseline is missing.
@@ -54,7 +55,7 @@ def analyse(rows: Iterable[Row]) -> list[Outcome]:
     for row in rows:
         better.setdefault(row["measure"], row["better"])
         values.setdefault(row["measure"], {}).setdefault(row["method"], {})[row["seed"]] = row["value"]
-    return [_outcome(measure, better[measure], by_method) for measure, by_method in values.items()]
+    return [_outcome(measure, better[measure], by_method, baseline) for measure, by_method in values.items()]
 
 
 def kendall(first: Sequence[float], second: Sequence[float]) -> float:
@@ -67,27 +68,26 @@ def kendall(first: Sequence[float], second: Sequence[float]) -> float:
     return sum(a * b for a, b in signs) / (untied[0] * untied[1]) ** 0.5 if all(untied) else float("nan")
 
 
-def _outcome(measure: str, better: str, by_method: Mapping[str, Mapping[int, float]]) -> Outcome:
-    if BASELINE not in by_method:
-        raise ValueError(f"{measure} is not measured for {BASELINE}, with which all are compared")
+def _outcome(measure: str, better: str, by_method: Mapping[str, Mapping[int, float]], baseline: str) -> Outcome:
+    if baseline not in by_method:
+        raise ValueError(f"{measure} is not measured for {baseline}, with which all are compared")
     sign = {"high": 1, "low": -1, "neither": 0}[better]
-    methods = [_compared(name, of_seeds, by_method[BASELINE]) for name, of_seeds in by_method.items()]
+    methods = [_compared(name, of_seeds, by_method[baseline]) for name, of_seeds in by_method.items()]
     methods.sort(key=lambda each: -sign * each.value.mean)
     known = [each for each in methods if each.method in PAPER_SCORES]
     if not sign or len(known) < 2:
-        return Outcome(measure, better, methods, None, None)
+        return Outcome(measure, better, baseline, methods, None, None)
     ours, paper = [sign * each.value.mean for each in known], [PAPER_SCORES[each.method] for each in known]
     tau = kendall(ours, paper)
     others = [kendall(order, paper) for order in permutations(ours)]
     chance = fmean(other >= tau - 1e-12 for other in others) if tau == tau else None
-    return Outcome(measure, better, methods, tau if tau == tau else None, chance)
+    return Outcome(measure, better, baseline, methods, tau if tau == tau else None, chance)
 
 
 def _compared(name: str, values: Mapping[int, float], baseline: Mapping[int, float]) -> Compared:
     shared = sorted(values.keys() & baseline.keys())
     differences = [values[seed] - baseline[seed] for seed in shared]
-    is_other = name != BASELINE and bool(shared)
-    difference = mean_interval(differences) if is_other else None
+    difference = mean_interval(differences) if shared and values is not baseline else None
     return Compared(name, mean_interval(list(values.values())), difference, len(values))
 
 
@@ -101,6 +101,7 @@ def as_rows(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
         {
             "measure": each.measure,
             "better": each.better,
+            "baseline": each.baseline,
             "method": method.method,
             "place": place if each.better != "neither" else None,
             **method.value._asdict(),
@@ -123,7 +124,7 @@ def _table(outcome: Outcome) -> Iterable[str]:
     told = "" if outcome.better == "neither" else f" ({outcome.better} is better)"
     yield f"### {outcome.measure}{told}"
     yield ""
-    yield f"| method | mean [95 %] | against {BASELINE} [95 %] | seeds |"
+    yield f"| method | mean [95 %] | against {outcome.baseline} [95 %] | seeds |"
     yield "|---|---|---|---|"
     for each in outcome.methods:
         yield f"| {each.method} | {_told(each.value)} | {_told_difference(each.difference)} | {each.seeds} |"

@@ -22,7 +22,7 @@ from experiments import estimate
 from experiments.analysis import analyse, as_markdown, as_rows
 from experiments.data import known_facts, make_data
 from experiments.models import measured_rows, train_and_measure
-from experiments.plan import SCALES, Plan
+from experiments.plan import OURS, SCALES, Plan
 from experiments.train import on_gpu
 from nextlong.errors import UserError
 
@@ -116,15 +116,15 @@ def _offline_model() -> str:
 
 def _analyse(plan: Plan, out: Path) -> None:
     rows = measured_rows(plan, out)
-    outcomes = analyse(rows)
+    deciding = [row for row in rows if row["measure"] == plan.headline[0]]
+    outcomes = [*analyse(rows), *(analyse(deciding, baseline=OURS) if OURS in plan.methods else [])]
     for name, lines in (("results.jsonl", rows), ("analysis.jsonl", as_rows(outcomes))):
         with written_aside(out / name) as aside:
             aside.write_text("".join(json.dumps(finite(line), allow_nan=False) + "\n" for line in lines))
     with written_aside(out / "analysis.md") as aside:
         aside.write_text(as_markdown(outcomes))
     show(f"{out / 'analysis.md'}: every measure; {out / 'results.jsonl'}: every model's\n")
-    by_name = {each.measure: each for each in outcomes}
-    show(as_markdown(by_name[name] for name in plan.headline))
+    show(as_markdown(each for name in plan.headline for each in outcomes if each.measure == name))
 
 
 if __name__ == "__main__":

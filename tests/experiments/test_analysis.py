@@ -121,3 +121,13 @@ def test_rows_are_one_a_method_and_measure() -> None:
         (measure, place, method) for measure, (place, method) in product("ab", [(1, "knn"), (2, "standard")])
     ]
     assert all(row["seeds"] == 2 for row in told)
+
+
+def test_variants_are_compared_with_another_baseline() -> None:
+    rows = _rows({"standard": [0.0, 5.0], "nextlong": [3.0, 7.0], "nextlong-random": [2.0, 5.0]})
+    (outcome,) = analyse(rows, baseline="nextlong")
+    differences = {each.method: each.difference for each in outcome.methods}
+    assert differences["nextlong"] is None
+    assert differences["nextlong-random"] is not None
+    assert differences["nextlong-random"].mean == pytest.approx(-1.5)
+    assert "against nextlong" in as_markdown([outcome])

@@ -113,7 +113,7 @@ def test_the_plan_is_printed_before_anything_is_made(
     monkeypatch.setattr("experiments.estimate._TIMED_SECONDS", 0.1)
     assert main(["--scale", "toy", "--out", str(tmp_path / "none"), "--dry-run"]) == 0
     told = capsys.readouterr().out
-    for word in ("nextlong-self-repeat", "4,096,000 tokens", "128 steps", "minutes"):
+    for word in ("nextlong-self-repeat", "6,144,000 tokens", "128 steps", "minutes"):
         assert word in told
     assert not (tmp_path / "none").exists()
 
