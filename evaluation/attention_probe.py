@@ -4,6 +4,7 @@ After section 5.1 and appendix B.4 of the paper, which look at the attention of 
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ def shares_of(weights: Tensor) -> NDArray[np.float64]:
     length = weights.shape[-1]
     cuts = [0, length // 3, length - length // 3, length]
     means = weights.double().mean(1)
-    parts = [means[:, start:end].sum(-1) for start, end in zip(cuts, cuts[1:], strict=False)]
+    parts = [means[:, start:end].sum(-1) for start, end in pairwise(cuts)]
     found: NDArray[np.float64] = torch.stack([*parts, means[:, 0]], dim=-1).cpu().numpy()
     return found
 

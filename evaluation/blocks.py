@@ -21,11 +21,11 @@ def new_cache() -> Any:
     return DynamicCache()
 
 
-@torch.inference_mode()
 def read(model: "Model", ids: Tensor, cache: Any) -> Tensor:
     """Read tokens [T], T > 0, after those in a cache, which keeps them; the logits [vocabulary] of the next one."""
-    for block in ids.split(BLOCK_TOKENS):
-        out = model.read(block, cache, logits_to_keep=1)
+    with torch.inference_mode():
+        for block in ids.split(BLOCK_TOKENS):
+            out = model.read(block, cache, logits_to_keep=1)
     logits: Tensor = out.logits[0, -1]
     return logits
 
@@ -36,12 +36,12 @@ def forget(cache: Any, length_tokens: int) -> None:
         cache.crop(-surplus)  # 0 would be another thing to older versions of transformers
 
 
-@torch.inference_mode()
 def token_losses(model: "Model", ids: Tensor) -> NDArray[np.float32]:
     """[T - 1]: the loss of the tokens 1 ... T - 1 of a text, each given all before it; in float32 at least."""
     cache, losses = new_cache(), []
     for block, targets in zip(ids[:-1].split(BLOCK_TOKENS), ids[1:].split(BLOCK_TOKENS), strict=True):
-        logits = model.read(block, cache).logits[0]
+        with torch.inference_mode():
+            logits = model.read(block, cache).logits[0]
         numbers = torch.promote_types(logits.dtype, torch.float32)
         losses.append(torch.nn.functional.cross_entropy(logits.to(numbers), targets, reduction="none"))
     found: NDArray[np.float32] = torch.cat(losses).cpu().numpy()

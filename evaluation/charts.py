@@ -87,7 +87,12 @@ def _gain(summary: Summary) -> Any:
 
 
 def _attention(each: Summary) -> Any:
-    figure = go.Figure(layout={"xaxis": {"title": "layer"}, "yaxis": {"title": "%", "rangemode": "tozero"}})
+    figure = go.Figure(
+        layout={
+            "xaxis": {"title": "layer", "tickformat": "d", "nticks": 20},
+            "yaxis": {"title": "%", "rangemode": "tozero"},
+        }
+    )
     for part in PARTS:
         shares = [100 * share for share in each["by_layer"][part]]
         figure.add_scatter(y=shares, name=part.replace("_", " "), mode="lines+markers")

@@ -62,7 +62,7 @@ class Evaluation:
         for depth in self.depths:
             if not 0 <= depth <= 1:
                 raise UserError(f"--depths has {depth:g}, but a depth is from 0 (beginning) to 1 (end).")
-        if self.lengths is not None and not self.lengths or not self.depths:
+        if (self.lengths is not None and not self.lengths) or not self.depths:
             raise UserError("--lengths and --depths need at least one number each.")
         if not self.tasks and self.documents is None and not self.probes:
             raise UserError("nothing is asked for: give --tasks, --documents or --probes.")

@@ -54,8 +54,7 @@ def read_documents(path: Path, model: Model) -> Iterator[Document]:
 
 def _texts(path: Path) -> Iterator[Any]:
     if path.name.endswith((".jsonl", ".jsonl.gz")):
-        opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8")
-        with opened as lines:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 try:
                     yield json.loads(line)["text"]
@@ -115,14 +114,18 @@ def _document(name: str, ids: NDArray[np.int64], segments: list[dict[str, Any]],
 def _open(folder: Path) -> tuple[dict[str, Any], Reader]:
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        names = [str(inside(folder, name).relative_to(folder)) for shard in manifest["shards"] for name in shard["files"]]
+        names = [
+            str(inside(folder, name).relative_to(folder)) for shard in manifest["shards"] for name in shard["files"]
+        ]
         if {"tokenizer_sha256", "vocab_size", "provenance"} - manifest.keys():
             raise ValueError("its manifest.json is of another program")
         return manifest, open_shards(folder, manifest["format"], names)
     except (OSError, ValueError, LookupError, TypeError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"--documents: {folder} is no packed folder ({error!r}). Make one with nextlong export.") from error
+        raise UserError(
+            f"--documents: {folder} is no packed folder ({error!r}). Make one with nextlong export."
+        ) from error
 
 
 def _segments(path: Path, num_rows: int) -> Iterator[list[dict[str, Any]]]:
@@ -133,8 +136,12 @@ def _segments(path: Path, num_rows: int) -> Iterator[list[dict[str, Any]]]:
     try:
         with pq.ParquetFile(path) as file:
             if file.metadata.num_rows != num_rows:
-                raise UserError(f"--documents: {path} tells of {file.metadata.num_rows} rows, but its shard has {num_rows}.")
+                raise UserError(
+                    f"--documents: {path} tells of {file.metadata.num_rows} rows, but its shard has {num_rows}."
+                )
             for batch in file.iter_batches(batch_size=64, columns=["segments"]):
                 yield from batch.column("segments").to_pylist()
     except (pa.ArrowException, OSError, KeyError) as error:
-        raise UserError(f"--documents: the provenance {path} cannot be read ({error}). Export the folder again.") from error
+        raise UserError(
+            f"--documents: the provenance {path} cannot be read ({error}). Export the folder again."
+        ) from error

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from evaluation.blocks import forget, new_cache, read
@@ -48,7 +47,6 @@ def num_shared(prompts: Sequence[Tensor]) -> int:
     return length if len(prompts) > 1 else 0
 
 
-@torch.inference_mode()
 def _greedy(model: Model, ids: Tensor, cache: Any, max_new_tokens: int, eos_ids: frozenset[int]) -> list[int]:
     """The likeliest token, again and again."""
     made: list[int] = []

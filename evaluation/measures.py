@@ -3,9 +3,9 @@
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tokenizers import Tokenizer as FastTokenizer
 from tqdm.auto import tqdm
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 _PROBE_DEPTH = 1 / 6  # the middle of the first third: attention to it is what an answer needs
 Row = dict[str, Any]
+T = TypeVar("T")
 
 
 class Measures:
@@ -35,7 +36,7 @@ class Measures:
 
     def __init__(self, asked: Evaluation, model: Model, results: Results, *, shows_progress: bool) -> None:
         self._asked, self._model, self._results = asked, model, results
-        self._bar = lambda each, what, total: tqdm(each, what, total, disable=not shows_progress, leave=False)
+        self._shows_progress = shows_progress
         self._hay = hay_text(asked.hay)
 
     @property
@@ -57,7 +58,9 @@ class Measures:
             kept = example._asdict()
             for name in ("context", "question"):
                 del kept[name]
-            self._results.add(keys[example], {"kind": "answer"} | kept | {"output": output, "score": score(example, output)})
+            self._results.add(
+                keys[example], {"kind": "answer"} | kept | {"output": output, "score": score(example, output)}
+            )
         yield from (row for key in keys.values() if (row := self._results.get(key)) is not None)
 
     def probe(self, length_tokens: int) -> Iterator[Row]:
@@ -74,12 +77,18 @@ class Measures:
     def losses(self, documents: Sequence[Document]) -> Iterator[Row]:
         """Of each document by position."""
         for document in self._bar(documents, "loss by position", len(documents)):
-            yield self._of_document("loss", document, lambda each: {"positions": perplexity.loss_by_position(self._model, each)})
+            yield self._of_document(
+                "loss", document, lambda each: {"positions": perplexity.loss_by_position(self._model, each)}
+            )
 
     def gains(self, documents: Sequence[Document]) -> Iterator[Row]:
         """Of each document's meta-chunks."""
         for document in self._bar(documents, "gain from context", len(documents)):
             yield self._of_document("gain", document, lambda each: {"chunks": gain_of(self._model, each)})
+
+    def _bar(self, each: Iterable[T], what: str, total: int) -> Iterable[T]:
+        bar: Iterable[T] = tqdm(each, what, total, disable=not self._shows_progress, leave=False)
+        return bar
 
     def _of_document(self, kind: str, document: Document, measure: Callable[[Document], Row]) -> Row:
         digest = hashlib.sha256(document.ids.tobytes() + document.meta_chunks.tobytes()).hexdigest()
@@ -138,7 +147,9 @@ def long_documents(asked: Evaluation, model: Model, lengths: Sequence[int]) -> l
             f"{longest_seen:,}. Give longer ones, or --lengths with a shorter one."
         )
     if length < max(lengths) or len(found) < asked.num_documents:
-        log.warning("%d documents of %s tokens are measured: %s has no more", len(found), f"{length:,}", asked.documents)
+        log.warning(
+            "%d documents of %s tokens are measured: %s has no more", len(found), f"{length:,}", asked.documents
+        )
     return found
 
 

@@ -17,8 +17,8 @@ def check_weights_fit(folder: Path, device: torch.device, dtype: torch.dtype) ->
     needed = sum(map(_num_weights, folder.glob("*.safetensors"))) * dtype.itemsize
     if device.type == "cpu" and needed > (free := free_bytes(device)):
         raise UserError(
-            f"the weights of {folder} take {_gb(needed)} in {str(dtype).removeprefix('torch.')}, but {_gb(free)} of "
-            f"memory are free. Give --dtype bfloat16, or a larger machine."
+            f"the weights of {folder} take {_size(needed)} in {str(dtype).removeprefix('torch.')}, but {_size(free)} "
+            f"of memory are free. Give --dtype bfloat16, or a larger machine."
         )
 
 
@@ -34,8 +34,8 @@ def check_length_fits(lm: Any, length_tokens: int) -> None:
 def too_long(lm: Any, length_tokens: int, most: int) -> str:
     """A sentence for people. most: tokens that fit."""
     return (
-        f"a text of {length_tokens:,} tokens does not fit into memory: its keys and values take "
-        f"{_gb(length_tokens * kv_bytes_a_token(lm))}. The longest that fits is of about {most:,} tokens."
+        f"a text of {length_tokens:,} tokens does not fit into memory: its keys, values and masks take "
+        f"{_size(length_tokens * bytes_a_token(lm))}. The longest that fits is of about {most:,} tokens."
     )
 
 
@@ -92,5 +92,5 @@ def _num_weights(path: Path) -> int:
     return sum(int(torch.Size(shape).numel()) for shape in shapes)
 
 
-def _gb(number: int) -> str:
-    return f"{number / 1e9:,.1f} GB"
+def _size(number: int) -> str:
+    return f"{number / 1e9:,.1f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer as FastTokenizer
 from torch import Tensor
 
@@ -38,7 +40,12 @@ class Model:
 
     def read(self, ids: Tensor, cache: Any, **options: Any) -> Any:
         """What transformers gives for tokens [T] after those of a cache, which keeps them, too."""
-        return self.lm(input_ids=ids[None], use_cache=True, **{_cache_keyword(type(self.lm)): cache}, **options)
+        return self.lm(input_ids=ids[None], use_cache=True, **{self._cache_name: cache}, **options)
+
+    @functools.cached_property
+    def _cache_name(self) -> str:
+        """What transformers calls it: since 5.24 otherwise than before."""
+        return "cache" if "cache" in inspect.signature(self.lm.forward).parameters else "past_key_values"
 
     def prompt_ids(self, text: str) -> Tensor:
         """int64 [T]: a text's tokens, with the special ones that its tokenizer puts before it, not those after."""
@@ -48,7 +55,7 @@ class Model:
             last -= 1
         return self.as_ids(encoding.ids[:last])
 
-    def as_ids(self, ids: Sequence[int]) -> Tensor:
+    def as_ids(self, ids: Sequence[int] | NDArray[np.int64]) -> Tensor:
         """int64 [T], where the model computes."""
         return torch.as_tensor(ids, dtype=torch.int64, device=self.device)
 
@@ -77,8 +84,8 @@ class Model:
         """Raise UserError for a length beyond the model's positions."""
         if self.positions is not None and length_tokens > self.positions:
             raise UserError(
-                f"a length of {length_tokens:,} tokens is asked for, but {self.folder} has {self.positions:,} positions "
-                f"(max_position_embeddings). Ask for shorter ones, or train it for longer texts."
+                f"a length of {length_tokens:,} tokens is asked for, but {self.folder} has {self.positions:,} "
+                f"positions (max_position_embeddings). Ask for shorter ones, or train it for longer texts."
             )
 
 
@@ -114,7 +121,9 @@ def load_model(folder: Path, *, device: str = "auto", dtype: str = "auto") -> Mo
 def check_folder(folder: Path) -> None:
     """Raise UserError for a folder that no export made."""
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}. Give the folder of a model, as an export of a training makes it.")
+        raise UserError(
+            f"there is no folder {folder}. Give the folder of a model, as an export of a training makes it."
+        )
     for name, what in (("config.json", "the shape of a model"), ("tokenizer.json", "a fast tokenizer")):
         if not (folder / name).is_file():
             raise UserError(f"{folder} is no exported model: it has no {name}, which holds {what}.")
@@ -129,12 +138,6 @@ def identity(model: Model) -> str:
         with open(path, "rb") as file:
             digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()
-
-
-@functools.cache
-def _cache_keyword(kind: Any) -> str:
-    """What transformers calls a cache: it has another name since 5.24."""
-    return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"
 
 
 def _tokenizer(folder: Path) -> tuple[FastTokenizer, str]:

@@ -18,7 +18,8 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto
 _SCRIPT = """
 for (const figure of document.querySelectorAll(".figure")) {
   const drawn = JSON.parse(figure.previousElementSibling.textContent);
-  Plotly.newPlot(figure, drawn.data, { ...drawn.layout, margin: { t: 10 } }, { displaylogo: false, responsive: true });
+  const layout = { ...drawn.layout, margin: { t: 10 } };
+  Plotly.newPlot(figure, drawn.data, layout, { displayModeBar: false, responsive: true });
 }
 """
 

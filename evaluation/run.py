@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from evaluation.config import Evaluation
+from evaluation.documents import Document
 from evaluation.layouts import write_helmet, write_ruler, write_texts
 from evaluation.measures import Measures, Row, long_documents
 from evaluation.memory import check_length_fits, most_tokens, too_long
@@ -44,7 +45,9 @@ def evaluate(asked: Evaluation, *, shows_progress: bool = False) -> dict[str, An
         "too_long": None,
     }
     if failed is not None:
-        told["too_long"] = f"{too_long(model.lm, failed, most_tokens(model.lm))} Results of shorter ones are in {asked.out}."
+        told["too_long"] = (
+            f"{too_long(model.lm, failed, most_tokens(model.lm))} Results of shorter ones are in {asked.out}."
+        )
     summary: dict[str, Any] = finite(told | summarise(rows))
     write_json(asked.out / SUMMARY, summary)
     _write_page(asked, summary)
@@ -62,6 +65,7 @@ def _measure(
 ) -> tuple[dict[str, list[Row]], int | None]:
     """The rows of each measure, and the length for which there was no memory; of that one none are told."""
     rows: dict[str, list[Row]] = {"answer": [], "attention": [], "loss": [], "gain": []}
+    documents = [] if asked.documents is None else long_documents(asked, model, lengths)  # mistakes come first
     fitting: list[int] = []
     failed = None
     for length in lengths:
@@ -69,21 +73,34 @@ def _measure(
             answered, probed = _at_length(asked, measures, length)
         except torch.OutOfMemoryError:
             failed = length
+            documents = [] if asked.documents is None or not fitting else long_documents(asked, model, fitting)
             break
         rows["answer"] += answered
         rows["attention"] += probed
         fitting.append(length)
-    while asked.documents is not None and fitting:
+    while documents:
         try:
-            documents = long_documents(asked, model, fitting)
-            rows["loss"] = list(measures.losses(documents))
-            rows["gain"] = [row for row in measures.gains(documents) if row["chunks"]]
-            if asked.documents.is_dir() and not rows["gain"]:
-                log.warning("no gain from context: none of %s has two meta-chunks in %s tokens", asked.documents, f"{len(documents[0].ids):,}")
+            rows["loss"], rows["gain"] = _of_documents(measures, documents)
             break
         except torch.OutOfMemoryError:
-            failed = fitting.pop()
+            failed = len(documents[0].ids)
+            fitting = [length for length in fitting if length < failed]
+            documents = long_documents(asked, model, fitting) if fitting else []
     return rows, failed
+
+
+def _of_documents(measures: Measures, documents: Sequence[Document]) -> tuple[list[Row], list[Row]]:
+    """Losses, and gains of those that have one."""
+    losses = list(measures.losses(documents))
+    gains = [row for row in measures.gains(documents) if row["chunks"]]
+    if not gains:
+        length = f"{len(documents[0].ids):,}"
+        log.warning(
+            "no gain from context: no document is known to have two meta-chunks in its first %s tokens; it needs a "
+            "packed folder of long documents, and --lengths as long as they are",
+            length,
+        )
+    return losses, gains
 
 
 def _at_length(asked: Evaluation, measures: Measures, length_tokens: int) -> tuple[list[Row], list[Row]]:

@@ -15,14 +15,21 @@ def test_shares_are_those_of_a_matrix_made_by_hand() -> None:
     one = [[0.5, 0.1, 0.1, 0.05, 0.05, 0.1, 0.1], [0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.4]]
     other = [[1.0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 1.0]]
     found = shares_of(torch.tensor([one, other]))
-    assert found[0].tolist() == pytest.approx([(0.6 + 0.2) / 2, (0.2 + 0.3) / 2, (0.2 + 0.5) / 2, (0.5 + 0.1) / 2], abs=1e-7)
+    assert found[0].tolist() == pytest.approx(
+        [(0.6 + 0.2) / 2, (0.2 + 0.3) / 2, (0.2 + 0.5) / 2, (0.5 + 0.1) / 2], abs=1e-7
+    )
     assert found[1].tolist() == [0.5, 0.0, 0.5, 0.5]
     assert found[:, :3].sum(axis=1).tolist() == pytest.approx([1, 1], abs=1e-7)
 
 
 @pytest.mark.parametrize(
     ("kind", "changed"),
-    [("Llama", {}), ("Llama", {"num_key_value_heads": 1}), ("Llama", {"num_key_value_heads": 4}), ("Qwen3", {"head_dim": 16})],
+    [
+        ("Llama", {}),
+        ("Llama", {"num_key_value_heads": 1}),
+        ("Llama", {"num_key_value_heads": 4}),
+        ("Qwen3", {"head_dim": 16}),
+    ],
     ids=["gqa", "mqa", "mha", "qwen3"],
 )
 def test_shares_are_those_of_the_whole_matrix(
@@ -64,7 +71,10 @@ def test_a_text_without_thirds_is_refused(tmp_path: Path) -> None:
 
 
 def test_means_are_over_texts_and_layers() -> None:
-    rows = [{"shares": [[0.2, 0.3, 0.5, 0.1], [0.4, 0.3, 0.3, 0.1]]}, {"shares": [[0.4, 0.3, 0.3, 0.1], [0.6, 0.2, 0.2, 0.1]]}]
+    rows = [
+        {"shares": [[0.2, 0.3, 0.5, 0.1], [0.4, 0.3, 0.3, 0.1]]},
+        {"shares": [[0.4, 0.3, 0.3, 0.1], [0.6, 0.2, 0.2, 0.1]]},
+    ]
     found = over_texts(rows)
     assert found["over_layers"]["first_third"]["mean"] == pytest.approx(0.4)
     assert found["by_layer"]["first_third"] == pytest.approx([0.3, 0.5])

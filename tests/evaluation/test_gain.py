@@ -71,38 +71,37 @@ def test_a_document_counts_as_one() -> None:
     assert found["mean"] == pytest.approx((0.35 + 0.55) / 2)
     assert found["high"] - found["mean"] == pytest.approx(12.706 * 0.1, rel=1e-3)  # Student's t of one degree
     assert (found["documents"], found["meta_chunks"]) == (2, 3)
-    assert [(each["first"], each["last"], each["meta_chunks"]) for each in found["by_start"]] == [(26, 50, 1), (76, 100, 2)]
+    assert [(each["first"], each["last"], each["meta_chunks"]) for each in found["by_start"]] == [
+        (26, 50, 1),
+        (76, 100, 2),
+    ]
 
 
-def test_a_model_that_learned_to_copy_gains_where_the_past_repeats(tmp_path: Path) -> None:
-    """A few steps of training on repetition: the gain is of what repeats, and of nothing else."""
-    folder = write_model(tmp_path / "copies", num_hidden_layers=2, hidden_size=64, initializer_range=0.05)
-    _teach_to_copy(folder)
+def test_a_model_that_names_what_it_has_seen_gains_where_the_past_repeats(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "names", **NAMES_WHAT_IT_HAS_SEEN)
     model = load_model(folder, device="cpu")
+    _name_what_was_seen(model)
     layout = [("meta", 16), ("negative", 16), ("meta", 16), ("negative", 16), ("meta", 16)]
-    tokenizer = folder / "tokenizer.json"
     gains = {}
     for name, repeats in (("repeats", True), ("differs", False)):
-        packed = write_packed(tmp_path / name, tokenizer, layout, rows=6, repeats=repeats)
+        packed = write_packed(tmp_path / name, folder / "tokenizer.json", layout, rows=6, repeats=repeats)
         rows = [{"chunks": gain_of(model, each)} for each in read_documents(packed, model)]
         gains[name] = over_documents(rows)
-    assert gains["repeats"]["low"] > 0.5
-    assert abs(gains["differs"]["mean"]) < 0.3
+    assert gains["repeats"]["low"] > 0.3
+    assert abs(gains["differs"]["mean"]) < 0.1
 
 
-def _teach_to_copy(folder: Path) -> None:
-    from transformers import AutoModelForCausalLM
+NAMES_WHAT_IT_HAS_SEEN = {"num_hidden_layers": 1, "hidden_size": 256, "num_key_value_heads": 4}
 
-    torch.manual_seed(0)
-    lm = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    optimizer = torch.optim.AdamW(lm.parameters(), lr=3e-3)
-    for _ in range(250):
-        once = torch.randint(2, 258, (16, 32))
-        ids = torch.cat([once, once], 1)
-        logits = lm(ids, use_cache=False).logits
-        loss = torch.nn.functional.cross_entropy(logits[:, 31:-1].flatten(0, 1), ids[:, 32:].flatten())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    print("loss of the copy", float(loss))
-    lm.save_pretrained(folder)
+
+def _name_what_was_seen(model: Model) -> None:
+    """Set weights so that attention is the mean of all tokens so far, and each of these is likely to come next."""
+    lm = model.lm
+    (layer,) = lm.model.layers
+    with torch.no_grad():
+        lm.model.embed_tokens.weight.copy_(torch.randn(258, 256, generator=torch.Generator().manual_seed(0)).sign())
+        lm.lm_head.weight.copy_(lm.model.embed_tokens.weight / 32)  # it is not too sure of it
+        for part in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.mlp.down_proj):
+            part.weight.zero_()
+        layer.self_attn.v_proj.weight.copy_(torch.eye(256))
+        layer.self_attn.o_proj.weight.copy_(100 * torch.eye(256))

@@ -1,6 +1,5 @@
 """Answers are those of transformers' own generate, whatever is shared, read in blocks, or asked for again."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,9 +22,8 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture
-def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "BLOCK_TOKENS", 16)
-    yield
 
 
 def _example(context: str, question: str, number: int = 0) -> Example:
@@ -33,7 +31,10 @@ def _example(context: str, question: str, number: int = 0) -> Example:
 
 
 MADE = [
-    *(_example(text(12) + "\n", f"What of {word}? {word}", place) for place, word in enumerate(("town", "map", "rivers"))),
+    *(
+        _example(text(12) + "\n", f"What of {word}? {word}", place)
+        for place, word in enumerate(("town", "map", "rivers"))
+    ),
     _example(text(9, seed=1) + "\n", "And here?"),
     *(_example(text(15, seed=2) + "\n", question) for question in ("Why?", "Why? Because")),
 ]
@@ -42,7 +43,9 @@ MADE = [
 def _plain(model: Model, example: Example) -> str:
     """Of the whole prompt, in one piece."""
     ids = model.prompt_ids(example.context + example.question)[None]
-    made = model.lm.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=example.max_new_tokens, do_sample=False, pad_token_id=0)
+    made = model.lm.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=example.max_new_tokens, do_sample=False, pad_token_id=0
+    )
     return model.tokenizer.decode(made[0, ids.shape[1] :].tolist(), skip_special_tokens=True)
 
 
@@ -82,9 +85,7 @@ def _first_logits(model: Model, wanted: list[Example]) -> list[torch.Tensor]:
     kept = [example._replace(max_new_tokens=1) for example in MADE]
     names = {example._replace(max_new_tokens=1) for example in wanted}
     handle = model.lm.register_forward_hook(lambda _, __, out: found.append(out.logits[0, -1]))
-    ends: list[torch.Tensor] = []
-    for _ in answers(model, kept, names.__contains__):
-        ends.append(found[-1])
+    ends = [found[-1] for _ in answers(model, kept, names.__contains__)]
     handle.remove()
     return ends
 

@@ -32,7 +32,9 @@ def _plain(model: Model, ids: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> t
 
 
 @pytest.mark.parametrize("block_tokens", [1, 7, 1024])
-def test_losses_in_blocks_are_those_of_one_pass(model: Model, block_tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losses_in_blocks_are_those_of_one_pass(
+    model: Model, block_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(blocks, "BLOCK_TOKENS", block_tokens)
     ids = model.prompt_ids(text(12)).numpy()
     assert token_losses(model, torch.from_numpy(ids)) == pytest.approx(_plain(model, ids).numpy(), abs=1e-10)
