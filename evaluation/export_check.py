@@ -82,18 +82,23 @@ def _positions(positions: Any, length_tokens: int | None) -> Finding:
     return Finding("ok", f"config.json has {positions:,} positions")
 
 
+_OLD_ROPE_THETA = 10_000  # of transformers 4, where config.json states none at its top level
+
+
 def _rope(config: dict[str, Any]) -> Iterator[Finding]:
     parameters = config.get("rope_parameters")
     new = parameters.get("rope_theta") if isinstance(parameters, dict) else None
     old = config.get("rope_theta")
-    if new is not None and old is None:
-        about = f"config.json states rope_theta {new:,} in rope_parameters alone: older readers take 10,000"
+    if new is not None and old is None and new != _OLD_ROPE_THETA:
+        about = (
+            f"config.json states rope_theta {new:,} in rope_parameters alone: older readers take {_OLD_ROPE_THETA:,}"
+        )
         yield Finding("fault", about, "state rope_theta at its top level, too")
-    elif new is not None and new != old:
+    elif new is not None and old is not None and new != old:
         about = f"config.json states rope_theta twice: {old:,}, and {new:,} in rope_parameters"
         yield Finding("fault", about, "state the one that the model was trained with")
-    elif old is not None:
-        yield Finding("ok", f"config.json states rope_theta {old:,}")
+    elif new is not None or old is not None:
+        yield Finding("ok", f"config.json states rope_theta {old or new:,}")
 
 
 def _generation(folder: Path, config: Any) -> Iterator[Finding]:

@@ -19,7 +19,7 @@ from etl.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", "docs/formats.md", "docs/method.md", "docs/work-folder.md")
-WITHOUT_WORKERS = ("plan", "status", "peek", "report", "clean", "trace", "train")
+WITHOUT_WORKERS = ("plan", "status", "peek", "report", "clean", "trace", "train", "eval", "export-check")
 
 
 def _blocks(language: str, page: str = "README.md") -> list[str]:
@@ -112,6 +112,8 @@ def _smaller(command: list[str]) -> list[str]:
     if command[0] == "compare":
         more += ["--synthesis.target_length_tokens", "2048", "--synthesis.num_samples", "3"]
         more += ["--embedding.max_tokens", "32"]
+    if command[0] == "eval":
+        more += ["--lengths", "512", "--tasks", "needle", "--number", "1", "--probes", "1", "--num-documents", "1"]
     return command + more
 
 
@@ -131,5 +133,16 @@ def _make_inputs(demo: Path, folder: Path) -> None:
     pq.write_table(pa.table({"input_ids": [list(range(300)), list(range(40))]}), folder / "tokens.parquet")
     chat = [{"role": "user", "content": "How long?"}, {"role": "assistant", "content": "64K."}]
     (folder / "chats.jsonl").write_text(json.dumps({"messages": chat}) + "\n")
+    _write_model(folder / "llama", folder / "trained" / "model")
     command = ["pack", "books/docstrings.parquet", "--tokenizer", "llama", "--length", "65536", "--fitting", "concat"]
     assert main([*command, "--format", "mds", "--workers", "0", "--out", "prolong-64k"]) == 0
+    os.symlink("prolong-64k", folder / "held-out")
+
+
+def _write_model(configured: Path, folder: Path) -> None:
+    """Of random weights, as an export of a training is."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(configured)).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(configured / name, folder)

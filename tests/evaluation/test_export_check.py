@@ -61,7 +61,10 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "architectures": (_change("config.json", architectures=["LlamaModel"]), "has architectures"),
     "positions": (_change("config.json", max_position_embeddings=None), "no max_position_embeddings"),
     "short": (_change("config.json", max_position_embeddings=256), "512 tokens is longer than the model's 256"),
-    "rope hidden": (_change("config.json", rope_theta=None), "rope_parameters alone"),
+    "rope hidden": (
+        _change("config.json", rope_theta=None, rope_parameters={"rope_theta": 500000.0}),
+        "rope_parameters alone",
+    ),
     "rope twice": (_change("config.json", rope_theta=500.0), "states rope_theta twice"),
     "eos": (_change("generation_config.json", eos_token_id=None), "no eos_token_id"),
     "eos beyond": (_change("generation_config.json", eos_token_id=258), "not in the vocabulary of 258"),
