@@ -192,7 +192,7 @@ def completion(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("nextlong exp", ["export"]),
+        ("nextlong exp", ["export", "export-check"]),
         ("nextlong completion ", ["bash", "zsh", "fish"]),
         ("nextlong run --report", ["--report-dask"]),
         ("nextlong run x.yaml --synthesis.num_s", ["--synthesis.num_samples"]),
