@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from evaluation.model import Model
 from nextlong.errors import UserError
-from nextlong.folders import inside
-from nextlong.shards import Reader, open_shards
+from nextlong.packed_folder import Folder
 
 
 class Document(NamedTuple):
@@ -36,8 +35,8 @@ class Document(NamedTuple):
 def read_documents(path: Path, model: Model) -> Iterator[Document]:
     """The documents of a .jsonl (or .jsonl.gz), .parquet or .txt file, or of a packed folder, in order.
 
-    Texts are in a column named text; empty ones are left out. Raises UserError for what cannot be read, and for a
-    folder of another tokenizer than the model's.
+    Texts are in a column named text; one that is empty or null has no tokens. Raises UserError for what cannot be read,
+    and for a folder of another tokenizer than the model's.
     """
     path = path.expanduser()
     if path.is_dir():
@@ -48,8 +47,8 @@ def read_documents(path: Path, model: Model) -> Iterator[Document]:
     for place, text in enumerate(_texts(path)):
         if not isinstance(text, str | None):
             raise UserError(f"--documents: row {place} of {path} has a text that is a {type(text).__name__}.")
-        if text:
-            yield Document(f"row {place}", model.prompt_ids(text).cpu().numpy(), np.empty((0, 2), np.int64))
+        ids = model.prompt_ids(text).cpu().numpy() if text else np.empty(0, np.int64)
+        yield Document(f"row {place}", ids, np.empty((0, 2), np.int64))
 
 
 def _texts(path: Path) -> Iterator[Any]:
@@ -84,64 +83,23 @@ def _column(path: Path) -> Iterator[Any]:
         raise UserError(f"--documents: {path} cannot be read ({error}).") from error
 
 
-def _packed(folder: Path, model: Model) -> Iterator[Document]:
+def _packed(path: Path, model: Model) -> Iterator[Document]:
     """Each piece of each sequence."""
-    manifest, reader = _open(folder)
-    if manifest["tokenizer_sha256"] != model.tokenizer_sha256:
+    folder = Folder.open(str(path), field="--documents")
+    if folder.manifest["tokenizer_sha256"] != model.tokenizer_sha256:
         raise UserError(
-            f"--documents: {folder} was made with another tokenizer than that of {model.folder}: sha256 "
-            f"{manifest['tokenizer_sha256'][:12]} and {model.tokenizer_sha256[:12]}."
+            f"--documents: {path} was made with another tokenizer than that of {model.folder}: sha256 "
+            f"{folder.manifest['tokenizer_sha256'][:12]} and {model.tokenizer_sha256[:12]}."
         )
-    row = 0
-    for shard, provenance in zip(manifest["shards"], manifest["provenance"], strict=True):
-        for segments in _segments(inside(folder, provenance), shard["rows"]):
-            sequence = reader.read(row, row + 1)
-            sequence.check(str(folder), vocab_size=manifest["vocab_size"], first_row=row)
-            for number, (start, end) in enumerate(sequence.pieces(0).tolist()):
-                own = [each for each in segments if start <= each["start"] and each["end"] <= end]
-                ids = sequence.input_ids[0, start:end].astype(np.int64)
-                yield _document(f"row {row}, document {number}", ids, own, start)
-            row += 1
-
-
-def _document(name: str, ids: NDArray[np.int64], segments: list[dict[str, Any]], start: int) -> Document:
-    metas = [(each["start"] - start, each["end"] - start) for each in segments if each["role"] == "meta"]
-    first = segments[0] if segments and segments[0]["role"] == "special" else None
-    num_special = first["end"] - start if first is not None and first["start"] == start else 0
-    return Document(name, ids, np.array(metas, np.int64).reshape(-1, 2), num_special)
-
-
-def _open(folder: Path) -> tuple[dict[str, Any], Reader]:
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        names = [
-            str(inside(folder, name).relative_to(folder)) for shard in manifest["shards"] for name in shard["files"]
-        ]
-        if {"tokenizer_sha256", "vocab_size", "provenance"} - manifest.keys():
-            raise ValueError("its manifest.json is of another program")
-        return manifest, open_shards(folder, manifest["format"], names)
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(
-            f"--documents: {folder} is no packed folder ({error!r}). Make one with nextlong export."
-        ) from error
-
-
-def _segments(path: Path, num_rows: int) -> Iterator[list[dict[str, Any]]]:
-    """Of each row of a shard: what its tokens are."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            if file.metadata.num_rows != num_rows:
-                raise UserError(
-                    f"--documents: {path} tells of {file.metadata.num_rows} rows, but its shard has {num_rows}."
-                )
-            for batch in file.iter_batches(batch_size=64, columns=["segments"]):
-                yield from batch.column("segments").to_pylist()
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise UserError(
-            f"--documents: the provenance {path} cannot be read ({error}). Export the folder again."
-        ) from error
+    for row in range(len(folder)):
+        sequence = folder.read(row, folder.manifest["vocab_size"])
+        metas, special = folder.segments(row, "meta"), folder.segments(row, "special")
+        for number, (start, end) in enumerate(sequence.pieces(0).tolist()):
+            own = metas[(start <= metas[:, 0]) & (metas[:, 1] <= end)]
+            before = special[special[:, 0] == start]
+            yield Document(
+                f"row {row}, document {number}",
+                sequence.input_ids[0, start:end].astype(np.int64),
+                own.astype(np.int64) - start,
+                int((before[:, 1] - start).sum()),
+            )

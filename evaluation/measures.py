@@ -124,32 +124,36 @@ def hay_text(hay: str | None) -> str | None:
 
 
 def long_documents(asked: Evaluation, model: Model, lengths: Sequence[int]) -> list[Document]:
-    """The first documents that have the longest of these lengths that any has, cut there.
+    """The first documents that have the longest of these lengths that any has, cut there; none where none are asked.
 
-    All are of one length, so that losses at all positions are of the same documents. Raises UserError where none has
-    the shortest.
+    All are of one length, so that losses at all positions are of the same documents. How many were read and what became
+    of them is logged. Raises UserError where none has the shortest.
     """
-    assert asked.documents is not None
+    if asked.documents is None or not lengths:
+        return []
     by_length: dict[int, list[Document]] = {length: [] for length in sorted(lengths, reverse=True)}
-    longest_seen = 0
+    seen: list[int] = []
     for document in read_documents(asked.documents, model):
-        longest_seen = max(longest_seen, len(document.ids))
-        reached = [length for length in by_length if length <= len(document.ids)]
-        for length in reached:
-            if len(by_length[length]) < asked.num_documents:
-                by_length[length].append(document.first(length))
+        seen.append(len(document.ids))
+        for length, some in by_length.items():
+            if length <= seen[-1] and len(some) < asked.num_documents:
+                some.append(document.first(length))
         if len(by_length[max(lengths)]) == asked.num_documents:
             break
     length, found = next(((length, found) for length, found in by_length.items() if found), (0, []))
     if not found:
         raise UserError(
             f"--documents: {asked.documents} has no document of {min(lengths):,} tokens; the longest has "
-            f"{longest_seen:,}. Give longer ones, or --lengths with a shorter one."
+            f"{max(seen, default=0):,}. Give longer ones, or --lengths with a shorter one."
         )
-    if length < max(lengths) or len(found) < asked.num_documents:
-        log.warning(
-            "%d documents of %s tokens are measured: %s has no more", len(found), f"{length:,}", asked.documents
-        )
+    too_short = sum(each < length for each in seen)
+    is_less = length < max(lengths) or len(found) < asked.num_documents
+    log.log(
+        logging.WARNING if is_less else logging.INFO,
+        "documents: %s read, %s measured at %s tokens, %s shorter%s",
+        *(f"{each:,}" for each in (len(seen), len(found), length, too_short)),
+        f"; {asked.documents} has no more" if is_less else "",
+    )
     return found
 
 

@@ -65,7 +65,7 @@ def _measure(
 ) -> tuple[dict[str, list[Row]], int | None]:
     """The rows of each measure, and the length for which there was no memory; of that one none are told."""
     rows: dict[str, list[Row]] = {"answer": [], "attention": [], "loss": [], "gain": []}
-    documents = [] if asked.documents is None else long_documents(asked, model, lengths)  # mistakes come first
+    documents = long_documents(asked, model, lengths)  # mistakes come first
     fitting: list[int] = []
     failed = None
     for length in lengths:
@@ -73,7 +73,7 @@ def _measure(
             answered, probed = _at_length(asked, measures, length)
         except torch.OutOfMemoryError:
             failed = length
-            documents = [] if asked.documents is None or not fitting else long_documents(asked, model, fitting)
+            documents = long_documents(asked, model, fitting)
             break
         rows["answer"] += answered
         rows["attention"] += probed
@@ -85,7 +85,7 @@ def _measure(
         except torch.OutOfMemoryError:
             failed = len(documents[0].ids)
             fitting = [length for length in fitting if length < failed]
-            documents = long_documents(asked, model, fitting) if fitting else []
+            documents = long_documents(asked, model, fitting)
     return rows, failed
 
 

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from nextlong.errors import UserError
 from nextlong.mixing import mix, shares_of
+from nextlong.packed_folder import Folder
 from nextlong.sequences import Sequences
 from training.boundaries import Batch, collate
 from training.config import Data
-from training.folders import Folder
 
 _BLOCK_STEPS = 1 << 16  # rows of a mixture that are decided at once
 _MOST_NAMES = 8

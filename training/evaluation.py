@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nextlong.errors import UserError
+from nextlong.packed_folder import Folder
 from training.boundaries import IGNORED, Batch, collate
 from training.config import Evaluation
 from training.data import Rows
-from training.folders import Folder
 from training.model import PackedLM
 from training.parallel import Ranks
 from training.stopping import Stop

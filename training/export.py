@@ -10,8 +10,8 @@ import torch.distributed as dist
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from nextlong.errors import UserError
+from nextlong.packed_folder import Folder
 from training.config import Training
-from training.folders import Folder
 from training.model import PackedLM, plain_name
 
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")

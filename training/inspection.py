@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from nextlong.errors import UserError
+from nextlong.packed_folder import Folder
 from nextlong.sequences import Sequences
 from training.boundaries import IGNORED, collate
 from training.command import process_group
 from training.config import Model
-from training.folders import Folder
 from training.model import build
 from training.parallel import make_ranks
 

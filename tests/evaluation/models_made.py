@@ -92,6 +92,8 @@ def write_packed(
     manifest = {
         "format": "arrow",
         "rows": rows,
+        "sequence_length_tokens": int(ends[-1]),
+        "fingerprint": "made",
         "vocab_size": 258,
         "tokenizer_sha256": hashlib.sha256(tokenizer.read_bytes()).hexdigest(),
         "shards": [{"rows": rows, "files": shard["files"]}],

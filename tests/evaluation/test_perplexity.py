@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ import torch
 
 from evaluation import blocks
 from evaluation.blocks import token_losses
+from evaluation.config import Evaluation
 from evaluation.documents import Document, read_documents
+from evaluation.measures import long_documents
 from evaluation.model import Model, load_model
 from evaluation.perplexity import edges, loss_by_position, over_documents
 from nextlong.errors import UserError
@@ -79,8 +82,19 @@ def test_texts_are_read_from_every_kind_of_file(model: Model, tmp_path: Path) ->
     pq.write_table(pa.table({"text": [*texts, None]}), tmp_path / "a.parquet")
     for name in ("a.jsonl", "a.jsonl.gz", "a.parquet"):
         found = list(read_documents(tmp_path / name, model))
-        assert [model.tokenizer.decode(each.ids.tolist()) for each in found] == ["One text.", "Another."]
-        assert [each.name for each in found] == ["row 0", "row 2"]
+        assert [model.tokenizer.decode(each.ids.tolist()) for each in found[:3]] == texts
+        assert [len(each.ids) for each in found[3:]] == [0] * (name == "a.parquet")
+        assert [each.name for each in found][:3] == ["row 0", "row 1", "row 2"]
+
+
+def test_what_became_of_every_document_is_told(model: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"text": "word " * number}) + "\n" for number in (100, 0, 3, 100, 100)))
+    asked = Evaluation(model=model.folder, out=tmp_path / "out", documents=path, num_documents=2)
+    caplog.set_level(logging.INFO)
+    assert [len(each.ids) for each in long_documents(asked, model, [16, 32])] == [32, 32]
+    assert "documents: 4 read, 2 measured at 32 tokens, 2 shorter" in caplog.text
+    assert long_documents(asked, model, []) == []
 
 
 def test_documents_that_cannot_be_read_are_refused(model: Model, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def _twin(folder: Path, name: str, rows: int) -> dict[str, list[float]]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from training.folders import Folder
+    from nextlong.packed_folder import Folder
     from training.model import build, num_matrix_parameters, plain_name
     from training.parallel import make_ranks
     from training.shape import Shape

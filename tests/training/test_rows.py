@@ -12,13 +12,13 @@ import pytest
 from etl.shards.of_work import WorkSource
 from etl.work import Work
 from nextlong.errors import UserError
+from nextlong.packed_folder import Folder
 from nextlong.shards.arrow import Arrow
 from tests.etl.shards.conftest import work  # noqa: F401 - a fixture
 from tests.training.conftest import LENGTH
 from training.boundaries import IGNORED, Batch, collate
 from training.config import Data, rows_per_step
 from training.data import Batches, Rows
-from training.folders import Folder
 
 Packed = Callable[[str], str]
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextlong.errors import UserError
+from nextlong.folders import inside
 from nextlong.sequences import Sequences
 from nextlong.shards import Reader, open_shards
 
@@ -31,10 +32,12 @@ class Folder:
     path: Path
     manifest: dict[str, Any]
     reader: Reader
+    field: str
+    """Where it is named, for messages."""
 
     @classmethod
     def open(cls, name: str, *, field: str = "data.folders") -> "Folder":
-        """Raises UserError for a folder that no export made, or without sequences. field: of the recipe, for that."""
+        """Raises UserError for a folder that no export made, or without sequences. field: where it is named."""
         path = Path(name).expanduser()
         try:
             manifest = json.loads((path / "manifest.json").read_text())
@@ -44,6 +47,8 @@ class Folder:
             if len(manifest["provenance"]) != len(manifest["shards"]):
                 raise ValueError("its manifest.json names another number of shards than of their provenance")
             names = [each for shard in manifest["shards"] for each in shard["files"]]
+            for each in (*names, *manifest["provenance"]):
+                inside(path, each)
             reader = open_shards(path, manifest["format"], names)
         except (OSError, ValueError, LookupError, TypeError) as error:
             if isinstance(error, UserError):
@@ -59,7 +64,7 @@ class Folder:
                 f"{field}: {path} holds {len(reader):,} sequences, but its manifest.json says {manifest['rows']:,}. "
                 f"nextlong verify {path} says what is lost; export it again."
             )
-        return cls(path, manifest, reader)
+        return cls(path, manifest, reader, field)
 
     def __len__(self) -> int:
         return int(self.manifest["rows"])
@@ -82,7 +87,7 @@ class Folder:
         where it cannot be read.
         """
         shard = int(np.searchsorted(self._first_rows, row, side="right")) - 1
-        segments = _segments_of(self.path / self.manifest["provenance"][shard], role)
+        segments = _segments_of(inside(self.path, self.manifest["provenance"][shard]), role, self.field)
         place = row - int(self._first_rows[shard])
         return segments.spans[segments.offsets[place] : segments.offsets[place + 1]]
 
@@ -101,7 +106,7 @@ class _Segments(NamedTuple):
 
 
 @cache  # all: rows are read in any order, and a shard's take long to find
-def _segments_of(path: Path, role: str) -> _Segments:
+def _segments_of(path: Path, role: str, field: str) -> _Segments:
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -110,8 +115,8 @@ def _segments_of(path: Path, role: str) -> _Segments:
         rows = pq.read_table(path, columns=["segments"])["segments"].combine_chunks()
     except (OSError, ValueError, pa.ArrowException) as error:
         raise UserError(
-            f"the provenance {path} cannot be read ({error}), which says what is a negative: data.negative_weight and "
-            f"evaluation.folders need it. Export the folder again."
+            f"the provenance {path} cannot be read ({error}), which says what each segment is: {field} needs it. "
+            f"Export the folder again."
         ) from error
     owners, flat = pc.list_parent_indices(rows).to_numpy(), rows.flatten()
     is_asked = pc.equal(flat.field("role"), role).to_numpy(zero_copy_only=False)
