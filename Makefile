@@ -3,20 +3,22 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMPS := .venv/stamps
 
-.PHONY: demo test test-stages test-others soak test-readers lint bench docs notebooks clean-venv
+.PHONY: demo test test-runs test-others soak test-readers lint bench docs notebooks clean-venv
 
 demo: $(STAMPS)/demo
 	$(BIN)/nextlong demo
 
 test: $(STAMPS)/dev lint
-	@echo "the tests of the stages and all others run side by side; each half is shown when it has ended"
-	+$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-stages test-others
+	@echo "the tests of runs and all others run side by side; each half is shown when it has ended"
+	+$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-runs test-others
 
-test-stages: $(STAMPS)/dev
-	$(BIN)/python -m pytest tests/etl
+# Halves of about the same length.
+test-runs: $(STAMPS)/dev
+	$(BIN)/python -m pytest tests/etl tests/security --ignore=tests/etl/shards
 
 test-others: $(STAMPS)/dev
-	$(BIN)/python -m pytest tests --ignore=tests/etl
+	$(BIN)/python -m pytest tests --ignore=tests/etl/explore --ignore=tests/etl/report --ignore=tests/security \
+	  --ignore-glob='tests/etl/test_*.py'
 
 soak: $(STAMPS)/soak
 	$(BIN)/python -m pytest -rs --timeout=900 -m "" tests/soak

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from etl.terminal import Formatter
 
-_LOGGERS = ("etl", "nextlong", "training")  # what libraries log goes nowhere
+_LOGGERS = ("etl", "nextlong", "training", "evaluation", "experiments")  # what libraries log goes nowhere
 
 
 def log_to(folder: Path) -> None:

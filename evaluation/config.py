@@ -20,8 +20,8 @@ class Evaluation:
     """A plain folder of transformers."""
     out: Path
     """Folder of the results; one that has some of this model is gone on with."""
-    tasks: Sequence[str] = tuple(TASKS)
-    """May be none."""
+    tasks: Sequence[str] | None = None
+    """None: all that a length has room for; named ones are measured at every length, or refused. May be empty."""
     lengths: Sequence[int] | None = None
     """Tokens of a prompt with its answer; None: three up to the model's positions, 32,768 at most."""
     number: int = 10
@@ -46,7 +46,7 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         """Raises UserError for what cannot be."""
-        for task in self.tasks:
+        for task in self.tasks or ():
             if task not in TASKS:
                 known = ", ".join(TASKS)
                 raise UserError(f"there is no task {task!r}; the tasks are {known}.{did_you_mean(task, TASKS)}")
@@ -64,5 +64,5 @@ class Evaluation:
                 raise UserError(f"--depths has {depth:g}, but a depth is from 0 (beginning) to 1 (end).")
         if (self.lengths is not None and not self.lengths) or not self.depths:
             raise UserError("--lengths and --depths need at least one number each.")
-        if not self.tasks and self.documents is None and not self.probes:
+        if self.tasks is not None and not self.tasks and self.documents is None and not self.probes:
             raise UserError("nothing is asked for: give --tasks, --documents or --probes.")

@@ -102,17 +102,26 @@ def _rope(config: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _generation(folder: Path, config: Any) -> Iterator[Finding]:
+    ids = _ends_of_text(folder)
+    size = config.get("vocab_size") if isinstance(config, dict) else None
+    outside = [each for each in ids if isinstance(size, int) and not 0 <= each < size]
+    if not ids:
+        about = "generation_config.json states no eos_token_id, which HELMET reads to end an answer"
+        yield Finding("fault", about, 'write {"eos_token_id": ID} there')
+    elif outside:
+        yield Finding("fault", f"eos_token_id {outside[0]} is not in the vocabulary of {size:,}", _OWN_END)
+    else:
+        yield Finding("ok", f"generation_config.json states eos_token_id {', '.join(map(str, ids))}")
+
+
+_OWN_END = "state the tokenizer's own"
+
+
+def _ends_of_text(folder: Path) -> list[int]:
     told = _json(folder / "generation_config.json")
     eos = told.get("eos_token_id") if isinstance(told, dict) else None
     ids = [eos] if isinstance(eos, int) else eos
-    size = config.get("vocab_size") if isinstance(config, dict) else None
-    if not isinstance(ids, list) or not ids or not all(isinstance(each, int) for each in ids):
-        about = "generation_config.json states no eos_token_id, which HELMET reads to end an answer"
-        yield Finding("fault", about, 'write {"eos_token_id": ID} there')
-    elif isinstance(size, int) and not all(0 <= each < size for each in ids):
-        yield Finding("fault", f"eos_token_id {eos} is not in the vocabulary of {size:,}", "state the tokenizer's own")
-    else:
-        yield Finding("ok", f"generation_config.json states eos_token_id {eos}")
+    return ids if isinstance(ids, list) and all(isinstance(each, int) for each in ids) else []
 
 
 def _weights(folder: Path) -> Iterator[Finding]:
@@ -142,6 +151,11 @@ def _tokenizer(folder: Path, config: Any) -> Iterator[Finding]:
     if isinstance(size, int) and fast.get_vocab_size() > size:
         about = f"the tokenizer has {fast.get_vocab_size():,} entries, but the model {size:,}"
         yield Finding("fault", about, "give the tokenizer that it was trained with")
+    special = {number for number, token in fast.get_added_tokens_decoder().items() if token.special}
+    for number in _ends_of_text(folder):
+        if number not in special and (token := fast.id_to_token(number)) is not None:
+            about = f"eos_token_id {number} is the token {token!r} of ordinary text: answers would end there"
+            yield Finding("fault", about, f"{_OWN_END}, in generation_config.json")
     yield _auto_tokenizer(folder, fast)
 
 

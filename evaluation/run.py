@@ -8,12 +8,15 @@ import torch
 
 from evaluation.config import Evaluation
 from evaluation.documents import Document
+from evaluation.example import Example
 from evaluation.layouts import write_helmet, write_ruler, write_texts
 from evaluation.measures import Measures, Row, long_documents
 from evaluation.memory import check_length_fits, most_tokens, too_long
 from evaluation.model import Model, identity, load_model
 from evaluation.results import Results, finite, write_json
 from evaluation.summary import summarise
+from evaluation.tasks import TASKS
+from evaluation.tasks.request import TooShortError
 from nextlong.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -34,7 +37,7 @@ def evaluate(asked: Evaluation, *, shows_progress: bool = False) -> dict[str, An
     for length in lengths:
         model.check_length(length)
     check_length_fits(model.lm, lengths[-1])
-    if asked.tasks:
+    if asked.tasks is None or asked.tasks:
         model.eos_ids()
     measures = Measures(asked, model, Results(asked.out, identity(model)), shows_progress=shows_progress)
     rows, failed = _measure(asked, model, measures, lengths)
@@ -105,7 +108,7 @@ def _of_documents(measures: Measures, documents: Sequence[Document]) -> tuple[li
 
 def _at_length(asked: Evaluation, measures: Measures, length_tokens: int) -> tuple[list[Row], list[Row]]:
     """The answers, and the attention."""
-    made = {task: measures.examples(task, length_tokens) for task in dict.fromkeys(asked.tasks)}
+    made = _examples(asked, measures, length_tokens)
     if asked.layouts is not None and made:
         together = [example for examples in made.values() for example in examples]
         if set(made) != {"key_value"}:  # RULER has no such task
@@ -114,6 +117,26 @@ def _at_length(asked: Evaluation, measures: Measures, length_tokens: int) -> tup
         write_texts(asked.layouts / f"texts-{length_tokens}.jsonl", together)
     answered = [row for examples in made.values() for row in measures.answer(examples)]
     return answered, list(measures.probe(length_tokens)) if asked.probes else []
+
+
+def _examples(asked: Evaluation, measures: Measures, length_tokens: int) -> dict[str, list[Example]]:
+    """By task; of tasks that nobody named, those that the length has room for."""
+    made: dict[str, list[Example]] = {}
+    too_short: list[TooShortError] = []
+    for task in dict.fromkeys(TASKS if asked.tasks is None else asked.tasks):
+        try:
+            made[task] = measures.examples(task, length_tokens)
+        except TooShortError as error:
+            too_short.append(error)
+    if too_short:
+        told = ", ".join(error.least for error in too_short)
+        if asked.tasks is not None or not made:
+            raise UserError(
+                f"--lengths has {length_tokens:,}, but by this tokenizer tasks take more tokens: {told}. Ask for "
+                f"greater lengths, or for other tasks."
+            )
+        log.warning("left out at %s tokens, by this tokenizer too few: %s", f"{length_tokens:,}", told)
+    return made
 
 
 def _write_page(asked: Evaluation, summary: dict[str, Any]) -> None:

@@ -56,7 +56,10 @@ def read_config(settings: Model) -> Any:
 
     path = settings.folder
     if not (path / "config.json").is_file():
-        raise UserError(f"model.path {path} is no folder of transformers: it has no config.json.")
+        raise UserError(
+            f"model.path {path} is no folder of transformers: it has no config.json. "
+            f"Give the folder of a model; docs/training.md makes a small one."
+        )
     try:
         config = AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:

@@ -12,6 +12,17 @@ from evaluation.token_counts import TokenCounts
 from nextlong.errors import UserError
 
 
+class TooShortError(UserError):
+    """The length has no room for a task's least."""
+
+    def __init__(self, task: str, least_tokens: int, length_tokens: int) -> None:
+        self.least = f"{task} at least {least_tokens:,}"
+        super().__init__(
+            f"task {task} takes at least {least_tokens:,} tokens by this tokenizer, so {length_tokens:,} are too few. "
+            f"Ask for a greater length, or leave this task out."
+        )
+
+
 class Asked(NamedTuple):
     """One question on a context."""
 
@@ -53,8 +64,8 @@ class Request(NamedTuple):
     ) -> list[Example]:
         """The examples on one context, of as many units as the length has room for.
 
-        write: the context of n units. hay: of what kind it is. Raises UserError where not even `least` units fit, and
-        for a tokenizer that does not give questions and answers back.
+        write: the context of n units. hay: of what kind it is. Raises TooShortError where not even `least` units fit,
+        UserError for a tokenizer that does not give questions and answers back.
         """
         for each in asked:
             self.tokens.require_spelled(self.task, f"{each.question} {' '.join(each.answers)}")
@@ -81,7 +92,7 @@ class Request(NamedTuple):
         *,
         least: int,
     ) -> int:
-        """How many units there is room for. Raises UserError where not even `least` fit."""
+        """How many units there is room for. Raises TooShortError where not even `least` fit."""
         longest = max((each.question for each in asked), key=self.tokens.alone)
 
         def whole(units: int) -> int:
@@ -90,8 +101,5 @@ class Request(NamedTuple):
         room = self.length_tokens - self.room_for(asked)
         found = most_that_fit(whole, tokens_before, least=least, room_tokens=room)
         if found is None:
-            raise UserError(
-                f"task {self.task} takes at least {whole(least) + self.length_tokens - room:,} tokens by this "
-                f"tokenizer, so {self.length_tokens:,} are too few. Ask for a greater length, or leave this task out."
-            )
+            raise TooShortError(self.task, whole(least) + self.length_tokens - room, self.length_tokens)
         return found

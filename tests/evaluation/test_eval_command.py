@@ -15,6 +15,7 @@ from etl.cli import main
 from evaluation import measures, memory
 from evaluation.example import Example
 from evaluation.model import Model
+from evaluation.tasks import TASKS
 from tests.evaluation.models_made import text, write_model, write_packed
 
 LENGTHS = (768, 1024)
@@ -172,7 +173,7 @@ def test_a_length_without_memory_keeps_the_shorter_ones(
         (["--hay", "nowhere.txt"], "--hay is neither noise nor needles, and no text file"),
         (["--tasks", "--probes", "0"], "nothing is asked for"),
         (["--documents", "nowhere"], "there is no file or folder nowhere"),
-        (["--lengths", "16"], "16"),
+        (["--lengths", "16"], r"--lengths has 16, but .* take more tokens: needle at least [0-9]+. Ask for greater"),
     ],
 )
 def test_a_mistake_is_one_sentence(
@@ -186,6 +187,23 @@ def test_a_mistake_is_one_sentence(
     (message,) = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
     assert re.search(said, message)
     assert "\n" not in message
+
+
+def test_a_length_has_the_tasks_that_it_has_room_for(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Named ones are refused together, before any is asked; of all of them those that do not fit are left out."""
+    shared = ["--lengths", "512", "1024", "--number", "1", "--depths", "0", "--probes", "0", "--device", "cpu"]
+    words = ["eval", str(model), "--out", str(tmp_path / "out"), *shared]
+    assert main([*words, "--tasks", "needle", "key_value", "variables"]) == 2
+    assert re.search(r"--lengths has 512, but .* take more tokens: key_value at least [0-9]+, variables", caplog.text)
+    assert not (tmp_path / "out" / "results.jsonl").exists()
+    assert main(words) == 0
+    assert re.search(r"left out at 512 tokens, .* key_value at least", capsys.readouterr().err)
+    asked = {(row["task"], row["length_tokens"]) for row in _rows(tmp_path / "out")}
+    assert {task for task, length in asked if length == 1024} == {*TASKS}
+    assert ("needle", 512) in asked
+    assert ("key_value", 512) not in asked
 
 
 def test_what_is_no_model_is_one_sentence(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
