@@ -177,15 +177,17 @@ def test_a_scheduler_without_workers_is_told(tmp_path: Path) -> None:
 def _where(folder: Path, name: str) -> PartResult:
     from distributed import get_worker
 
+    (folder / f"begun-{name}").touch()
+    until(lambda: len([*folder.glob("begun-*")]) > 1, "another part at the same time")
     return PartResult(values={"worker": str(get_worker().name)})
 
 
-def test_parts_that_ask_for_a_gpu_run_where_there_is_one(tmp_path: Path) -> None:
+def test_parts_that_ask_for_a_gpu_run_where_there_is_one_as_many_as_it_says(tmp_path: Path) -> None:
     from distributed import Client, Nanny, Scheduler, SpecCluster
 
     workers = {
         "cpu": {"cls": Nanny, "options": {"nthreads": 1, "memory_limit": 0}},
-        "gpu": {"cls": Nanny, "options": {"nthreads": 1, "memory_limit": 0, "resources": {"GPU": 1}}},
+        "gpu": {"cls": Nanny, "options": {"nthreads": 2, "memory_limit": 0, "resources": {"GPU": 2}}},
     }
     scheduler = {"cls": Scheduler, "options": {"dashboard_address": ":0"}}
     with SpecCluster(workers=workers, scheduler=scheduler) as cluster, Client(cluster) as client:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,18 @@ def test_longer_and_shorter_texts_in_one_call_change_no_bit(mini_lm: Path) -> No
         together = embedder._vectors(ids, width)
         for row, each in enumerate(ids):
             np.testing.assert_array_equal(together[row], embedder._vectors([each], len(each))[0])
+
+
+def test_threads_that_share_a_model_change_no_bit(mini_lm: Path) -> None:
+    """As two parts at once on a GPU's worker do."""
+    embedder = load(mini_lm, dtype="float32")
+    halves = [TEXTS[:15], TEXTS[15:]]
+    alone = [embedder.embed(texts).vectors for texts in halves]
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(3):
+            together = pool.map(lambda texts: embedder.embed(texts).vectors, halves)
+            for vectors, expected in zip(together, alone, strict=True):
+                assert np.array_equal(vectors, expected)
 
 
 def test_order_is_kept_and_exact_copies_are_embedded_once(make_model: MakeModel) -> None:
