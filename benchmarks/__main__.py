@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.measure import RATIOS_FILE, corpus_arguments
+from benchmarks.measure import DEMO_CORPUS, RATIOS_FILE, corpus_arguments
 
 
 def main() -> int:
@@ -32,7 +32,7 @@ def main() -> int:
         "embed": ["--corpus", options.corpus, "--model", options.model],
         "index": [],
         "mine": [],
-        "interleave": [],
+        "interleave": texts,
         "shards": [],
         "run": texts,
         "words": ["--corpus", options.corpus],
@@ -44,7 +44,7 @@ def main() -> int:
         failed = [name for name in options.only or benchmarks if not _run(name, benchmarks[name], ratios)]
         if failed:
             print(f"\nfailed: {', '.join(failed)}", flush=True)
-        is_held = options.corpus != parser.get_default("corpus") or _run("guard", [ratios], ratios)
+        is_held = options.corpus != DEMO_CORPUS or _run("guard", [ratios], ratios)
     return int(bool(failed) or not is_held)
 
 
