@@ -44,16 +44,16 @@ bench: $(STAMPS)/dev
 
 $(STAMPS)/demo: setup.cfg constraints.txt | .venv
 	@echo "setting up .venv, once: PyTorch and the other packages are downloaded (README.md says how much)"
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[demo]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo]'
 	mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/dev: setup.cfg constraints.txt | .venv
 	@echo "setting up .venv, once: PyTorch and the other packages are downloaded (README.md says how much)"
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	mkdir -p $(STAMPS) && touch $@ $(STAMPS)/demo
 
 $(STAMPS)/soak: $(STAMPS)/dev
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev,cluster]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,cluster]'
 	touch $@
 
 READERS := tests/readers/environments.py tests/readers/torchvision_stub.py $(wildcard tests/readers/requirements/*.txt)

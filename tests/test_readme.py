@@ -126,7 +126,8 @@ def _make_inputs(demo: Path, folder: Path) -> None:
         shutil.copy(demo / "tokenizer" / "tokenizer.json", folder / name)
         (folder / name / "tokenizer_config.json").write_text(json.dumps(special | extra))
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 8}
-    (folder / "llama" / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 16384} | sizes))
+    config = {"model_type": "llama", "vocab_size": 16384, "eos_token_id": 0, **sizes}
+    (folder / "llama" / "config.json").write_text(json.dumps(config))
     shutil.copytree(folder / "llama", folder / "tiny")
     (folder / "books").mkdir()
     shutil.copy(demo / "docstrings.parquet", folder / "books")

@@ -1,5 +1,9 @@
-"""A tokenizer in, a model folder out that is small enough to train on a CPU in a minute; it has no weights yet."""
+"""A tokenizer in, a model folder out that is small enough to train on a CPU in a minute; it has no weights yet.
 
+python -m training.tiny_model demo/tokenizer/tokenizer.json tiny --positions 2048
+"""
+
+import argparse
 import json
 import shutil
 from pathlib import Path
@@ -38,3 +42,17 @@ def write_tiny_model(
     described = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": eos}
     (folder / "tokenizer_config.json").write_text(json.dumps(described, indent=1))
     return folder
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tokenizer", type=Path, help="a tokenizer.json")
+    parser.add_argument("folder", type=Path, help="to write")
+    parser.add_argument("--positions", type=int, required=True, help="tokens of the longest document")
+    options = parser.parse_args()
+    write_tiny_model(options.folder, options.tokenizer, positions=options.positions)
+
+
+if __name__ == "__main__":
+    main()

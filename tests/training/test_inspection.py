@@ -1,5 +1,8 @@
 """The loss of a token is that of the plain model on its document alone, and moves with no other document's tokens."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -71,3 +74,9 @@ def test_a_tiny_model_is_of_the_tokenizers_size(tokenizer_file: Path, tmp_path: 
     config = AutoConfig.from_pretrained(made)
     assert (config.hidden_size, config.max_position_embeddings) == (64, 256)
     assert (made / "tokenizer.json").read_bytes() == tokenizer_file.read_bytes()
+
+
+def test_the_command_for_one_is_as_the_page_shows_it(tokenizer_file: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "training.tiny_model", str(tokenizer_file), str(tmp_path / "tiny")]
+    subprocess.run([*command, "--positions", "2048"], check=True)
+    assert json.loads((tmp_path / "tiny" / "config.json").read_text())["max_position_embeddings"] == 2048
