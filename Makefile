@@ -39,7 +39,7 @@ docs: $(STAMPS)/dev
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/site
 	@echo build/site/index.html
 
-bench: $(STAMPS)/dev
+bench: $(STAMPS)/bench
 	$(BIN)/python -m benchmarks
 
 $(STAMPS)/demo: setup.cfg constraints.txt | .venv
@@ -51,6 +51,10 @@ $(STAMPS)/dev: setup.cfg constraints.txt | .venv
 	@echo "setting up .venv, once: PyTorch and the other packages are downloaded (README.md says how much)"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	mkdir -p $(STAMPS) && touch $@ $(STAMPS)/demo
+
+$(STAMPS)/bench: $(STAMPS)/dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
+	touch $@
 
 $(STAMPS)/soak: $(STAMPS)/dev
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,cluster]'

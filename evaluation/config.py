@@ -64,5 +64,10 @@ class Evaluation:
                 raise UserError(f"--depths has {depth:g}, but a depth is from 0 (beginning) to 1 (end).")
         if (self.lengths is not None and not self.lengths) or not self.depths:
             raise UserError("--lengths and --depths need at least one number each.")
-        if self.tasks is not None and not self.tasks and self.documents is None and not self.probes:
+        if not self.asks_questions and self.documents is None and not self.probes:
             raise UserError("nothing is asked for: give --tasks, --documents or --probes.")
+
+    @property
+    def asks_questions(self) -> bool:
+        """Whether there is any task."""
+        return self.tasks is None or len(self.tasks) > 0

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 from nextlong.errors import UserError
 
 _PAID = {"gpt": "OpenAI", "claude": "Anthropic", "gemini": "Google", "togetherapi": "Together"}
+_OWN_END = "state the tokenizer's own"
 _SAMPLE = "One sentence, and the number 12345.\n  Another, indented: naïve café.\n"
 
 
@@ -112,9 +113,6 @@ def _generation(folder: Path, config: Any) -> Iterator[Finding]:
         yield Finding("fault", f"eos_token_id {outside[0]} is not in the vocabulary of {size:,}", _OWN_END)
     else:
         yield Finding("ok", f"generation_config.json states eos_token_id {', '.join(map(str, ids))}")
-
-
-_OWN_END = "state the tokenizer's own"
 
 
 def _ends_of_text(folder: Path) -> list[int]:

@@ -37,7 +37,7 @@ def evaluate(asked: Evaluation, *, shows_progress: bool = False) -> dict[str, An
     for length in lengths:
         model.check_length(length)
     check_length_fits(model.lm, lengths[-1])
-    if asked.tasks is None or asked.tasks:
+    if asked.asks_questions:
         model.eos_ids()
     measures = Measures(asked, model, Results(asked.out, identity(model)), shows_progress=shows_progress)
     rows, failed = _measure(asked, model, measures, lengths)
@@ -98,7 +98,7 @@ def _of_documents(measures: Measures, documents: Sequence[Document]) -> tuple[li
     gains = [row for row in measures.gains(documents) if row["chunks"]]
     if not gains:
         length = f"{len(documents[0].ids):,}"
-        log.warning(
+        log.info(
             "no gain from context: no document is known to have two meta-chunks in its first %s tokens; it needs a "
             "packed folder of long documents, and --lengths as long as they are",
             length,
@@ -129,7 +129,7 @@ def _examples(asked: Evaluation, measures: Measures, length_tokens: int) -> dict
         except TooShortError as error:
             too_short.append(error)
     if too_short:
-        told = ", ".join(error.least for error in too_short)
+        told = ", ".join(f"{error.task} at least {error.least_tokens:,}" for error in too_short)
         if asked.tasks is not None or not made:
             raise UserError(
                 f"--lengths has {length_tokens:,}, but by this tokenizer tasks take more tokens: {told}. Ask for "

@@ -21,6 +21,7 @@ from evaluation.example_cache import cached_examples
 from evaluation.gain import gain_of
 from evaluation.model import Model, load_model
 from evaluation.run import evaluate
+from evaluation.tasks import TASKS
 from experiments.data import Folders
 from experiments.plan import MARGIN_TASKS, Plan
 
@@ -54,6 +55,7 @@ def _suite(plan: Plan, out: Path, model_folder: Path, results: Path) -> Iterator
     asked = Evaluation(
         model=model_folder,
         out=results,
+        tasks=tuple(TASKS),  # all at every length, or none: a mean is over the same tasks
         lengths=plan.lengths,
         number=max(1, plan.number // 2),
         depths=plan.depths[::2],

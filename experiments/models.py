@@ -59,7 +59,6 @@ def _start_worker(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    logging.getLogger("evaluation").setLevel(logging.ERROR)  # it warns that held-out texts have no meta-chunks
 
 
 def _train_and_measure(plan: Plan, out: Path, method: str, seed: int) -> Path:

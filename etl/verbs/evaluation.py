@@ -17,7 +17,9 @@ def _add_eval(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         _eval,
     )
     parser.add_argument("model", metavar="MODEL_DIR", type=Path, help="a folder of transformers, as train exports it")
-    parser.add_argument("--tasks", nargs="*", metavar="TASK", help="(default: all; none: no questions are asked)")
+    parser.add_argument(
+        "--tasks", nargs="*", metavar="TASK", help="(default: all that fit; none: no questions are asked)"
+    )
     parser.add_argument(
         "--lengths", nargs="+", type=int, metavar="TOKENS", help="(default: three, up to 32,768 and the positions)"
     )

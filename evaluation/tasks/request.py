@@ -16,7 +16,7 @@ class TooShortError(UserError):
     """The length has no room for a task's least."""
 
     def __init__(self, task: str, least_tokens: int, length_tokens: int) -> None:
-        self.least = f"{task} at least {least_tokens:,}"
+        self.task, self.least_tokens = task, least_tokens
         super().__init__(
             f"task {task} takes at least {least_tokens:,} tokens by this tokenizer, so {length_tokens:,} are too few. "
             f"Ask for a greater length, or leave this task out."
