@@ -72,6 +72,7 @@ def _eval(options: argparse.Namespace, _: list[str]) -> int:
     if not asked.model.is_dir():
         raise UserError(f"there is no folder {asked.model}. Give the folder of a model, such as a training exports.")
     try:
+        from evaluation.results import ROWS
         from evaluation.run import PAGE, evaluate
         from evaluation.summary import table
     except ImportError as error:
@@ -83,7 +84,8 @@ def _eval(options: argparse.Namespace, _: list[str]) -> int:
     asked.out.mkdir(parents=True, exist_ok=True)
     with locked(asked.out, "--out"):
         summary = evaluate(asked, shows_progress=sys.stderr.isatty())
-    show(f"{table(summary)}\n\n{asked.out / PAGE}: pictures; every answer is in results.jsonl beside it")
+    pictures = f"{asked.out / PAGE}: pictures\n" if (asked.out / PAGE).is_file() else ""
+    show(f"{table(summary)}\n\n{pictures}{asked.out / ROWS}: every answer")
     if summary["too_long"]:
         raise UserError(summary["too_long"])
     return 0

@@ -239,6 +239,17 @@ def test_names_are_shown_as_text(tmp_path: Path) -> None:
     assert "<img" not in page.split("<script>")[0]
 
 
+def test_without_plotly_no_page_is_promised(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "evaluation.page", None)
+    assert _eval(model, tmp_path / "out", "--probes", 0, tasks="needle", lengths=[768]) == 0
+    told = capsys.readouterr()
+    assert "pip install 'nextlong[report]'" in told.err
+    assert "report.html" not in told.out
+    assert "results.jsonl: every answer" in told.out
+
+
 def test_without_torch_it_says_what_to_install(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
