@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 _PATIENCE_SECONDS = 60
 _ANSWER_SECONDS = 10
+_MINUTES_WITHOUT_WORKERS = 10  # for workers of our own, of which Dask starts a new one where one dies
 _WAITING = {"no-worker", "queued", "waiting"}  # states, with the scheduler, of tasks that wait for a worker
 _TASKS_A_THREAD = 4  # enough that no worker waits; the scheduler never holds more than this, whatever the corpus
 
@@ -31,11 +32,16 @@ class StageFailed(RuntimeError):
 class Engine:
     """Runs the parts of a stage and shows progress; a client of None runs them one after the other in this process.
 
-    progress: whether a bar is shown; None: in a terminal or a notebook.
+    progress: whether a bar is shown; None: in a terminal or a notebook. has_own_workers: workers are processes of this
+    command, so that nobody could start others where none is left.
     """
 
-    def __init__(self, client: Any | None = None, *, progress: bool | None = None) -> None:
+    def __init__(
+        self, client: Any | None = None, *, progress: bool | None = None, has_own_workers: bool = False
+    ) -> None:
         self._client = client
+        self._has_own_workers = has_own_workers
+        self._minutes_without_workers = 0
         self._progress = is_watched() if progress is None else progress
         self._journal = Journal()
         self.peak_memory_bytes = 0
@@ -197,7 +203,7 @@ class Engine:
                     if num_idle == 2:  # at first, something may just have been on its way
                         raise _unheard(len(in_hand)) from None
                     continue
-                num_idle = 0
+                num_idle = self._minutes_without_workers = 0
                 if future in in_hand:
                     yield in_hand.pop(future), self._result(future)
         finally:
@@ -207,14 +213,27 @@ class Engine:
         self, in_hand: dict[Any, int], items: Sequence[Any], look: Callable[[Any], Any]
     ) -> list[tuple[Any, int, Any]]:
         """(future, place, result) of what is done though no worker says so, which Dask's messages may leave unsaid."""
-        with self._answering():
-            if self._client is not None and not self._client.nthreads():
-                log.warning("there is no worker: waiting for one")
+        self._miss_workers()
         told = [(future, place, look(items[place])) for future, place in in_hand.items()]
         untold = [each for each in told if each[2] is not None]
         if untold:
             log.warning("%d tasks are done, but their workers did not say so: was a clock set back?", len(untold))
         return untold
+
+    def _miss_workers(self) -> None:
+        """Says where there is no worker, once a minute; raises StageFailed where none can be hoped for any more."""
+        with self._answering():
+            if self._client is None or self._client.nthreads():
+                self._minutes_without_workers = 0
+                return
+        self._minutes_without_workers += 1
+        if self._has_own_workers and self._minutes_without_workers == _MINUTES_WITHOUT_WORKERS:
+            raise StageFailed(
+                f"the worker processes of this command have ended, and Dask has started no others for "
+                f"{self._minutes_without_workers} minutes: is the machine short of memory, processes or open files? "
+                f"Finished parts are kept; run the same command again to go on, with fewer workers where that helps."
+            )
+        log.warning("there is no worker: waiting for one")
 
     def _is_in_work(self, in_hand: Iterable[Any]) -> bool:
         """Whether a worker that has any of these tasks is busy or does not answer, or all of them wait for a worker.

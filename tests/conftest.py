@@ -1,7 +1,9 @@
 """A corpus, a tokenizer and an ONNX model, all made here: real formats and real runtimes, small enough for seconds."""
 
+import faulthandler
 import os
 import random
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,11 @@ def make_texts(num_documents: int, seed: int = 0) -> list[tuple[str, str]]:
             paragraphs += [""] * rng.choice([0, 1, 1, 2])
         documents.append((topic, "\n".join(paragraphs) + rng.choice(["", "\n"])))
     return documents
+
+
+def pytest_unconfigure() -> None:
+    """A process that does not end when its tests have ended says where it stands, and ends."""
+    faulthandler.dump_traceback_later(120, exit=True, file=sys.__stderr__ or sys.stderr)
 
 
 @pytest.fixture(autouse=True)

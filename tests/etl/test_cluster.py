@@ -19,7 +19,7 @@ import yaml
 from etl import engine as engine_module
 from etl import preflight
 from etl.cluster import Cluster, started
-from etl.connect import scheduler_engine, started_engine
+from etl.connect import local_engine, scheduler_engine, started_engine
 from etl.engine import Engine, StageFailed
 from etl.parts import MARKER, Part, PartResult
 from etl.preflight import check_workers
@@ -172,6 +172,47 @@ def test_a_scheduler_without_workers_is_told(tmp_path: Path) -> None:
     with LocalCluster(n_workers=0, dashboard_address=":0") as cluster, Client(cluster) as client:  # noqa: SIM117
         with pytest.raises(UserError, match=message):
             check_workers(client, tmp_path, [], wait_seconds=1)
+
+
+def _pid(_: int) -> int:
+    return os.getpid()
+
+
+def _slow_to_start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file; while it is there, a Python process that is started waits for 20 s before anything else."""
+    (folder / "sitecustomize.py").write_text(
+        f"import os, time\ntime.sleep(20 if os.path.exists({str(folder / 'slow')!r}) else 0)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+    return folder / "slow"
+
+
+@pytest.mark.long
+def test_a_local_worker_that_dies_is_replaced_however_long_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = _slow_to_start(tmp_path, monkeypatch)
+    with local_engine(1) as engine:
+        before = engine.map(_pid, [0], doing="look", unit="task")
+        slow.touch()
+        os.kill(before[0], signal.SIGKILL)
+        time.sleep(18)  # Dask's own patience is 15 s
+        assert engine.map(_pid, [0], doing="look", unit="task") != before
+
+
+def test_local_workers_that_nothing_replaces_are_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(engine_module, "_PATIENCE_SECONDS", 0.2)
+    with local_engine(1) as engine:
+        client = engine.client
+        assert client is not None
+        client.retire_workers([*client.nthreads()])
+        until(lambda: not client.nthreads(), "no worker")
+        parts = [Part(folder=tmp_path, name="part-0", fingerprint="f", function=_where, arguments={})]
+        with pytest.raises(StageFailed, match=r"worker processes of this command have ended.*run the same command"):
+            engine.run(parts, doing="embed", unit="part")
+    assert caplog.text.count("there is no worker: waiting for one") == 9
 
 
 def _where(folder: Path, name: str) -> PartResult:
