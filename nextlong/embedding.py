@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextlong.config import Embedding
+from nextlong.device_pooling import DevicePooling
 from nextlong.errors import UserError
 from nextlong.indexing import Vectors
 from nextlong.model_folder import find_onnx, fingerprint, open_tokenizer, read_folder
@@ -21,6 +22,7 @@ _TOKENIZED_TEXTS = 256  # at once: bounds the library's Encoding objects, about 
 # 4,096 up to 25 %. Rounding short texts up to multiples of 8, 16, 32, 64 costs 1, 6, 11, 22 %: so there are no steps.
 _CPU_CALL_TOKENS = 256
 _LENGTH_STEP = {"CPU": 1, "CUDA": 8}
+_POOLING_PROVIDERS = {"CUDA"}  # where a token-level output costs more to fetch than to pool; the host's sums are exact
 
 
 class Embedded(NamedTuple):
@@ -62,6 +64,7 @@ class Embedder:
             )
         self.dimensions: int = options.dimensions or size
         self.max_tokens = self._facts.max_tokens
+        self._pooled_by_device, self._why_on_host = self._pool_on_device()
         fastest = _CPU_CALL_TOKENS * num_threads if self.provider == "CPU" else options.batch_tokens
         self._call_tokens = min(options.batch_tokens, fastest)
         if self.provider == "CPU" and scales_by_call(file):
@@ -77,9 +80,10 @@ class Embedder:
 
     def describe(self) -> str:
         """One line for a log."""
+        pooling = f"{self._pooling} pooling{self._why_on_host}" if self._pooling else "pools itself"
         return (
             f"{self._name} on {self.provider}{self._why_not_cuda}, {self.dimensions} {self._options.dtype} dimensions, "
-            f"at most {self.max_tokens:,} tokens, {f'{self._pooling} pooling' if self._pooling else 'pools itself'}, "
+            f"at most {self.max_tokens:,} tokens, {pooling}, "
             f"{'normalised' if self._facts.normalises else 'not normalised: it compares by dot product'}"
         )
 
@@ -124,16 +128,28 @@ class Embedder:
             first = last
 
     def _vectors(self, token_ids: list[NDArray[np.int32]], width: int) -> NDArray[np.float32]:
-        output = self._session.run([self._output], self._feed(token_ids, width))[0]
+        feed, lengths = self._feed(token_ids, width), [len(ids) for ids in token_ids]
+        if self._pooled_by_device is not None:
+            return self._pooled_by_device(feed, np.array(lengths), width)
+        output = self._session.run([self._output], feed)[0]
         if self._pooling == "cls":
             output = output[:, 0]
         elif self._pooling == "mean":  # over a text's own tokens in their order, so that padding changes no bit
-            lengths = map(len, token_ids)
             output = [row[:length].mean(axis=0, dtype=np.float32) for row, length in zip(output, lengths, strict=True)]
         vectors = np.array(output, np.float32)[:, : self.dimensions]
         if self._facts.normalises:
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return vectors
+
+    def _pool_on_device(self) -> tuple[DevicePooling | None, str]:
+        """How vectors are pooled where they were computed; a remark for the log on why they are not."""
+        if self._pooling is None or self.provider not in _POOLING_PROVIDERS:
+            return None, ""
+        how = (self._output, self._pooling, self.dimensions, self._facts.normalises)
+        try:
+            return DevicePooling(self._session, *how), ""
+        except ModuleNotFoundError:
+            return None, " on the host, for want of the package onnx: pip install 'nextlong[gpu]'"
 
     def _feed(self, token_ids: list[NDArray[np.int32]], width: int) -> dict[str, NDArray[Any]]:
         input_ids = np.full((len(token_ids), width), self._facts.padding_id, np.int64)

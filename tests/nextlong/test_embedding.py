@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer
 
 from etl.offline_model import offline_model
+from nextlong import embedding
 from nextlong.config import Embedding
 from nextlong.embedding import Embedder
 from nextlong.errors import UserError
@@ -322,6 +323,41 @@ def test_the_type_asked_for_is_the_type_given(make_model: MakeModel) -> None:
     single, half = load(folder).embed(TEXTS).vectors, load(folder, dtype="float16").embed(TEXTS).vectors
     assert (single.dtype, half.dtype) == (np.float32, np.float16)
     np.testing.assert_array_equal(half, single.astype(np.float16))
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_what_a_device_pools_is_what_the_host_pools(
+    make_model: MakeModel, monkeypatch: pytest.MonkeyPatch, half: bool, pooling: str, similarity: str
+) -> None:
+    modules = [{"type": f"sentence_transformers.models.{kind}"} for kind in ("Transformer", "Pooling")]
+    folder = make_model(
+        half=half,
+        inputs=("input_ids", "position_ids"),
+        modules=modules,
+        config_sentence_transformers={"similarity_fn_name": similarity},
+    )
+    texts = [*TEXTS, "price demand supply market " * 15, ""]
+    options = {"pooling": pooling, "dimensions": 5, "batch_tokens": 128}
+    wanted = load(folder, **options).embed(texts)
+    monkeypatch.setattr(embedding, "_POOLING_PROVIDERS", {"CPU"})
+    monkeypatch.setattr(embedding, "_CPU_CALL_TOKENS", 128)  # texts of several lengths share a call
+    device = load(folder, **options)
+    assert device._pooled_by_device is not None
+    np.testing.assert_allclose(device.embed(texts).vectors, wanted.vectors, atol=1e-6)
+
+
+def test_without_onnx_the_host_pools_and_the_log_says_why(
+    make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_model()
+    wanted = load(folder).embed(TEXTS).vectors
+    monkeypatch.setattr(embedding, "_POOLING_PROVIDERS", {"CPU"})
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    without = load(folder)
+    assert "mean pooling on the host, for want of the package onnx: pip install 'nextlong[gpu]'" in without.describe()
+    np.testing.assert_array_equal(without.embed(TEXTS).vectors, wanted)
 
 
 def test_a_half_precision_model_is_pooled_in_float32(make_model: MakeModel) -> None:
