@@ -2,13 +2,21 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMPS := .venv/stamps
+PACKAGES := nextlong etl training evaluation experiments benchmarks
 
 .PHONY: demo test test-runs test-others soak test-readers lint bench docs notebooks clean-venv
+
+# pip compiles what it installs on one core; that is half of its time.
+define install
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[$(1)]'
+	$(BIN)/python -W ignore -m compileall -qq -j 0 .venv/lib || true
+endef
 
 demo: $(STAMPS)/demo
 	$(BIN)/nextlong demo
 
 test: $(STAMPS)/dev
+	@$(BIN)/python -m compileall -q -j 0 $(PACKAGES) tests  # else each of a thousand processes may do it again
 	@echo "tests of runs, all others, and linters run side by side; each is shown when it has ended"
 	+$(MAKE) --no-print-directory --jobs=3 --output-sync=target lint test-runs test-others
 
@@ -44,20 +52,20 @@ bench: $(STAMPS)/bench
 
 $(STAMPS)/demo: setup.cfg constraints.txt | .venv
 	@echo "setting up .venv, once: PyTorch and the other packages are downloaded (README.md says how much)"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo]'
+	$(call install,demo)
 	mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/dev: setup.cfg constraints.txt | .venv
 	@echo "setting up .venv, once: PyTorch and the other packages are downloaded (README.md says how much)"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(call install,dev)
 	mkdir -p $(STAMPS) && touch $@ $(STAMPS)/demo
 
 $(STAMPS)/bench: $(STAMPS)/dev
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
+	$(call install,bench)
 	touch $@
 
 $(STAMPS)/soak: $(STAMPS)/dev
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,cluster]'
+	$(call install,cluster)
 	touch $@
 
 READERS := tests/readers/environments.py tests/readers/torchvision_stub.py $(wildcard tests/readers/requirements/*.txt)

@@ -209,7 +209,7 @@ def test_with_the_greatest_target_one_long_document_is_the_whole_corpus(make_rec
     assert not any(dropped(summary, "interleave", unit) for unit in ("documents", "chunks", "tokens"))
 
 
-@pytest.mark.parametrize("case", ["standard", "iclm", "quest", "capped", "two lengths"])
+@pytest.mark.parametrize("case", ["iclm", "capped", "two lengths", *in_soak("standard", "quest")])
 def test_a_resumed_run_gives_the_same_bytes(make_recipe: MakeRecipe, case: str) -> None:
     recipe = recipe_of(make_recipe, "work", CASES[case])
     work, _ = run(recipe)
@@ -591,7 +591,7 @@ def test_embeddings_without_a_model_are_refused_before_any_work(
     assert not (tmp_path / "work").exists()
 
 
-@pytest.mark.parametrize("case", ["top", "self_repeat", "standard", "knn", "iclm", "quest", "top bm25"])
+@pytest.mark.parametrize("case", ["top", "iclm", "quest", *in_soak("self_repeat", "standard", "knn", "top bm25")])
 def test_chunks_measured_in_tokens_serve_every_strategy_alike_on_any_workers(
     make_recipe: MakeRecipe, finished: Callable[[str], Run], two_workers: Engine, case: str
 ) -> None:

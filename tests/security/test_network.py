@@ -20,6 +20,7 @@ from etl.recipe import resolved_yaml
 from nextlong.errors import UserError
 from tests.etl.test_pipeline import data_files, run
 from tests.forked import NEXTLONG
+from tests.marks import in_soak
 from tests.security.test_folders import MakeRecipe
 
 LOCAL = {"n_workers": 2, "threads_per_worker": 1, "memory_limit": 0}
@@ -125,7 +126,7 @@ def test_a_run_over_tls_gives_the_bytes_of_one_process(
 
 
 @pytest.mark.parametrize(
-    "case", ["no certificate", "another CA", "unknown certificate", "no such file", "tcp", "tcp refused"]
+    "case", ["no certificate", "tcp", *in_soak("another CA", "unknown certificate", "no such file", "tcp refused")]
 )
 def test_a_client_that_is_not_trusted_is_told(
     tls: str, certificates: dict[str, str], recipe_file: Path, case: str

@@ -82,7 +82,7 @@ def test_held_out_loss_is_recorded_when_it_is_due_and_at_the_end(trained: Path) 
 
 def test_two_ranks_by_our_launcher_stop_by_a_signal_and_go_on(made: Path, tmp_path: Path) -> None:
     """Every step is done once; the stop writes a checkpoint, whatever saving.every_steps."""
-    words = [*NEXTLONG, *of(made, tmp_path / "run", "--ranks=2", "--optimizer.steps=100", "--saving.every_steps=1000")]
+    words = [*NEXTLONG, *of(made, tmp_path / "run", "--ranks=2", "--optimizer.steps=60", "--saving.every_steps=1000")]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=os.environ | ALONE)
     metrics, deadline = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 120
     while (not metrics.exists() or not metrics.read_text()) and time.monotonic() < deadline:
@@ -94,12 +94,12 @@ def test_two_ranks_by_our_launcher_stop_by_a_signal_and_go_on(made: Path, tmp_pa
     assert errors.count("the last checkpoint is kept, run the same command again to go on") == 1
     (checkpoint,) = (tmp_path / "run" / "checkpoints").glob("step-*/complete.json")
     done = json.loads(checkpoint.read_text())["step"]
-    assert 1 <= done < 100
+    assert 1 <= done < 60
     assert len(records(tmp_path / "run", "train")) == done
     again = subprocess.run(words, capture_output=True, text=True, timeout=200, env=os.environ | ALONE)
     assert again.returncode == 0, again.stderr
     assert f"going on after step {done}" in again.stderr
-    assert [record["step"] for record in records(tmp_path / "run", "train")] == list(range(100))
+    assert [record["step"] for record in records(tmp_path / "run", "train")] == list(range(60))
     assert len(json.loads((tmp_path / "run" / "run.json").read_text())["starts"]) == 2
 
 
@@ -133,8 +133,12 @@ def test_a_folder_of_another_recipe_is_refused_with_the_remedy(made: Path, train
 def test_a_mistake_on_several_ranks_is_said_once(made: Path, tmp_path: Path) -> None:
     ran = nextlong(*of(made, tmp_path / "run", "--ranks=2", "--batch.micro_rows=3"), status=2)
     assert ran.stderr.count("nextlong: an optimizer step has 4 rows, which 2 data-parallel ranks with 3") == 1
-    mended = f"--batch.global_tokens={6 * LENGTH}"  # nothing was trained yet, so the folder is free
-    nextlong(*of(made, tmp_path / "run", "--ranks=2", "--batch.micro_rows=3", mended))
+
+
+@pytest.mark.long
+def test_a_folder_where_nothing_was_trained_takes_another_recipe(made: Path, tmp_path: Path) -> None:
+    nextlong(*of(made, tmp_path / "run", "--batch.micro_rows=3"), status=2)
+    nextlong(*of(made, tmp_path / "run", "--batch.micro_rows=3", f"--batch.global_tokens={6 * LENGTH}"))
 
 
 def test_a_loss_that_is_no_number_ends_with_what_to_do(made: Path, tmp_path: Path) -> None:

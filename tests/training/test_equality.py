@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.marks import in_soak
 from tests.training.ranks import launch
 
 LAYOUTS = [
@@ -37,8 +38,8 @@ CASES: list[tuple[str, str, bool, list[Any]]] = [
 
 @pytest.mark.parametrize(
     ("ranks", "degrees", "cases"),
-    [(2, [1, 2], CASES), pytest.param(4, [2, 4], [CASES[0], CASES[2]], marks=pytest.mark.long)],
-    ids=["2", "4"],
+    [(2, [2], CASES), *in_soak((2, [1], CASES), (4, [2, 4], [CASES[0], CASES[2]]))],
+    ids=["2", "2 of data", "4"],
 )
 def test_loss_and_gradients_are_those_of_every_document_alone(
     ranks: int, degrees: list[int], cases: list[Any], models: Callable[[str], str], tmp_path: Path

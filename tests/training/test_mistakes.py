@@ -134,6 +134,7 @@ def test_a_checkpoint_goes_on_only_where_it_belongs(
         assert re.search(f"^UserError: .*{sentence}", answer["error"] or "nothing"), (sentence, answer)
 
 
+@pytest.mark.long
 def test_a_loss_that_is_no_number_and_a_full_disk_end_the_run_with_the_checkpoint_before(
     recipe: Recipe, models: Callable[[str], str], packed: Callable[[str], str], tmp_path: Path
 ) -> None:

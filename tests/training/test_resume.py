@@ -192,6 +192,7 @@ def test_a_second_stage_starts_from_the_first(recipe: Recipe, packed: Callable[[
     assert exported["rope_theta"] == exported["rope_parameters"]["rope_theta"] == 1e6
 
 
+@pytest.mark.long
 def test_a_signal_in_an_evaluation_ends_it_with_a_checkpoint(
     recipe: Recipe, packed: Callable[[str], str], tmp_path: Path
 ) -> None:
