@@ -15,7 +15,7 @@ from etl.parts import read_json, write_json
 from etl.recipe import Recipe, resolved_yaml
 from etl.terminal import Formatter, printable, printable_lines
 from tests.conftest import make_texts
-from tests.etl.test_cli import nextlong
+from tests.etl.test_cli import nextlong, refused
 
 MakeRecipe = Callable[..., Recipe]
 TITLE, COLOUR, CARRIAGE, BELL = "\x1b]0;owned\x07", "\x1b[31m", "\rover", "\x07"
@@ -113,10 +113,12 @@ def test_mistakes_are_told_without_them(hostile_recipe: Path, tmp_path: Path) ->
     (tmp_path / "bad" / IN_A_NAME).mkdir(parents=True)
     (tmp_path / "bad" / IN_A_NAME / f"{IN_A_NAME}.jsonl").write_text('{"text": "a"}\nbroken\n')
     (tmp_path / f"{IN_A_NAME}.yaml").write_text(f"chunking: {{{json.dumps(IN_A_NAME)}: 1}}\n")
+    other = ["--workers", 1, "--input.path", tmp_path / "bad", "--output", tmp_path / "other"]
+    told = nextlong("run", hostile_recipe, *other, status=2)
+    assert "\\x1b" in _safe(told.stdout + told.stderr)
     for arguments in [
         ["run", tmp_path / f"no{IN_A_NAME}.yaml"],
         ["run", tmp_path / f"{IN_A_NAME}.yaml"],
-        ["run", hostile_recipe, "--workers", 1, "--input.path", tmp_path / "bad", "--output", tmp_path / "other"],
         ["run", hostile_recipe, "--workers", 0, "--input.path", tmp_path / "bad", "--output", tmp_path / "more"],
         ["run", hostile_recipe, "--synthesis.seed", IN_A_NAME],
         ["run", hostile_recipe, "--scheduler", f"tcp://{IN_A_NAME}:1"],
@@ -125,8 +127,7 @@ def test_mistakes_are_told_without_them(hostile_recipe: Path, tmp_path: Path) ->
         ["clean", tmp_path / "bad", "--from", IN_A_NAME],
         ["plan", hostile_recipe, "--rates", tmp_path / IN_A_NAME],
     ]:
-        refused = nextlong(*arguments, status=2)
-        assert "\\x1b" in _safe(refused.stdout + refused.stderr), arguments
+        assert "\\x1b" in _safe(refused(*arguments)), arguments
 
 
 def test_a_folder_of_somebody_else_sends_none(hostile_recipe: Path) -> None:
