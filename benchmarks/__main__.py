@@ -29,7 +29,7 @@ def main() -> int:
         "startup": [],
         "chunk": texts,
         "tokenization": texts,
-        "embed": ["--corpus", options.corpus, "--model", options.model],
+        "embed": ["--corpus", options.corpus, "--model", options.model, "--num-chunks", 24],
         "index": [],
         "mine": [],
         "interleave": texts,
