@@ -30,7 +30,7 @@ def main() -> int:
         "chunk": texts,
         "tokenization": texts,
         "embed": ["--corpus", options.corpus, "--model", options.model, "--num-chunks", 24],
-        "index": [],
+        "index": ["--num-vectors", 100_000, "--lists", 1024],
         "mine": [],
         "interleave": texts,
         "shards": [],
