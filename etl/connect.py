@@ -33,10 +33,11 @@ _LOCAL_SETTINGS = _WORKER_SETTINGS | {
     # A worker that misses a heartbeat while all end would print a traceback on our screen.
     "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",
     "distributed.worker.preload": [__name__],  # for dask_setup
-    # A worker that dies is started again. One that needs longer than this to come back, which is 15 s otherwise on a
-    # machine that may be busy, is given up for good, and a run that has lost all of them would wait for ever.
-    "distributed.deploy.lost-worker-timeout": "1 hour",
 }
+
+# A worker that dies is started again. One that needs longer than this to come back, which is 15 s otherwise, is given up
+# for good, however busy the machine was, and a run that has lost all of them would wait for ever.
+_PATIENCE = {"distributed.deploy.lost-worker-timeout": "1 hour"}
 
 
 @contextlib.contextmanager
@@ -47,18 +48,17 @@ def local_engine(workers: int, *, progress: bool | None = None) -> Iterator[Engi
         return
     from distributed import Client, LocalCluster
 
-    with dask.config.set(_LOCAL_SETTINGS):  # workers that replace others need them too
-        with _interrupts_ignored():
-            cluster = LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                processes=True,
-                memory_limit=0,
-                dashboard_address=DASHBOARD,
-            )
-        with cluster, Client(cluster) as client:
-            tell_address(client)
-            yield Engine(client, progress=progress, has_own_workers=True)
+    with dask.config.set(_LOCAL_SETTINGS), _interrupts_ignored():
+        cluster = LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=0,
+            dashboard_address=DASHBOARD,
+        )
+    with dask.config.set(_PATIENCE), cluster, Client(cluster) as client:
+        tell_address(client)
+        yield Engine(client, progress=progress, has_own_workers=True)
 
 
 def dask_setup(_worker: Any) -> None:
@@ -147,7 +147,7 @@ def started_engine(cluster: Cluster, *, progress: bool | None = None) -> Iterato
     from distributed import Client
 
     is_local = cluster.kind == "LocalCluster"
-    settings = _LOCAL_SETTINGS if is_local else _WORKER_SETTINGS
+    settings = _LOCAL_SETTINGS | _PATIENCE if is_local else _WORKER_SETTINGS
     with dask.config.set(settings), contextlib.ExitStack() as running:  # workers may come later, too
         with _interrupts_ignored():
             made = running.enter_context(started(cluster))
