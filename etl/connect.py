@@ -35,8 +35,8 @@ _LOCAL_SETTINGS = _WORKER_SETTINGS | {
     "distributed.worker.preload": [__name__],  # for dask_setup
 }
 
-# A worker that dies is started again. One that needs longer than this to come back, which is 15 s otherwise, is given up
-# for good, however busy the machine was, and a run that has lost all of them would wait for ever.
+# A worker that dies is started again. One that needs longer than this to come back (15 s otherwise) is given up,
+# however busy the machine was, and a run that has lost all of them would wait for ever.
 _PATIENCE = {"distributed.deploy.lost-worker-timeout": "1 hour"}
 
 
