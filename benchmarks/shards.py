@@ -121,8 +121,8 @@ def _measure_packing(base: Path, length: int, repeats: int) -> None:
         print(f"documents packed by {fitting}, MDS to MDS, start-up and imports not counted, Mtok/s")
         others = {"datatools -w 1": theirs[1], "datatools -w 2": theirs[2]}
         for workers, name in ((1, "one process"), (2, "two workers")):
-            _tell(f"{name}, the same work", tokens, bare[workers], others)
-            _tell(f"{name}, with provenance, sha256, fsync", tokens, whole[workers], others)
+            _tell(f"{fitting}, {name}, the same work", tokens, bare[workers], others)
+            _tell(f"{fitting}, {name}, with provenance, sha256, fsync", tokens, whole[workers], others)
 
 
 def _pack_alone(source: PackSource, folder: Path, engine: Engine) -> float:
@@ -163,7 +163,7 @@ def _measure_export(base: Path, length: int, repeats: int) -> None:
             disk.append(_timed(lambda: _to_disk(base / "plain", data, packed.manifest["tokens"] * 4)))
     print("exported from arrow to MDS, with sha256 and fsync, Mtok/s")
     for name, ours in (("one process", alone), ("two workers", shared)):
-        _tell(name, packed.manifest["tokens"], ours, {"the same bytes to the disk": disk})
+        _tell(f"exported, {name}", packed.manifest["tokens"], ours, {"the same bytes to the disk": disk})
 
 
 def _to_disk(path: Path, data: bytes, size: int) -> None:

@@ -23,7 +23,8 @@ Kind = Literal[
 ]
 DASHBOARD = "127.0.0.1:0"
 """Of a cluster on this machine: any free port, for this machine alone. Dask's own default is open to all machines."""
-_LOCAL = ("LocalCluster", "LocalCUDACluster")
+LOCAL_KINDS = ("LocalCluster", "LocalCUDACluster")
+"""Those whose workers are processes of this machine."""
 _DISTRIBUTED, _JOBQUEUE = "distributed", "dask_jobqueue"
 _MODULES = {
     "LocalCluster": (_DISTRIBUTED, "distributed"),
@@ -73,7 +74,7 @@ def _start(cluster: Cluster) -> Any:
         raise UserError(
             f"cluster.kind is {cluster.kind}, but its package is not installed ({error}). Run: pip install {packages}"
         ) from error
-    defaults = {"dashboard_address": DASHBOARD} if cluster.kind in _LOCAL else {}
+    defaults = {"dashboard_address": DASHBOARD} if cluster.kind in LOCAL_KINDS else {}
     try:
         return make(**defaults | cluster.options)
     except Exception as error:  # whatever its package raises for its own options, hosts or queue

@@ -10,13 +10,16 @@ from typing import Any
 
 import dask
 
-from etl.cluster import DASHBOARD, Cluster, started
+from etl.cluster import DASHBOARD, LOCAL_KINDS, Cluster, started
 from etl.dashboard import tell_address
 from etl.engine import Engine
 from nextlong.errors import UserError
 
 _ANSWER_SECONDS = 10
-_WORKER_SETTINGS = {
+# A worker that dies is started again. One that needs longer than this to come back (15 s otherwise) is given up,
+# however busy the machine was, and a run that has lost all of them would wait for ever.
+_PATIENCE = {"distributed.deploy.lost-worker-timeout": "1 hour"}
+_WORKER_SETTINGS = _PATIENCE | {
     # Dask counts memory-mapped pages (the index, the embeddings) as a worker's own and would kill it for them.
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
@@ -34,10 +37,6 @@ _LOCAL_SETTINGS = _WORKER_SETTINGS | {
     "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",
     "distributed.worker.preload": [__name__],  # for dask_setup
 }
-
-# A worker that dies is started again. One that needs longer than this to come back (15 s otherwise) is given up,
-# however busy the machine was, and a run that has lost all of them would wait for ever.
-_PATIENCE = {"distributed.deploy.lost-worker-timeout": "1 hour"}
 
 
 @contextlib.contextmanager
@@ -146,11 +145,10 @@ def started_engine(cluster: Cluster, *, progress: bool | None = None) -> Iterato
     """An engine on a cluster that is started for it and ended after it. Raises UserError when it does not start."""
     from distributed import Client
 
-    is_local = cluster.kind == "LocalCluster"
-    settings = _LOCAL_SETTINGS | _PATIENCE if is_local else _WORKER_SETTINGS
+    settings = _LOCAL_SETTINGS if cluster.kind == "LocalCluster" else _WORKER_SETTINGS
     with dask.config.set(settings), contextlib.ExitStack() as running:  # workers may come later, too
         with _interrupts_ignored():
             made = running.enter_context(started(cluster))
         client = running.enter_context(Client(made))
         tell_address(client)
-        yield Engine(client, progress=progress, has_own_workers=is_local)
+        yield Engine(client, progress=progress, has_own_workers=cluster.kind in LOCAL_KINDS)

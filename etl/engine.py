@@ -194,6 +194,7 @@ class Engine:
                 try:
                     future = done.get(timeout=_PATIENCE_SECONDS)
                 except Empty:
+                    self._miss_workers()
                     untold = self._untold(in_hand, items, look)
                     for future, place, found in untold:
                         del in_hand[future]
@@ -213,7 +214,6 @@ class Engine:
         self, in_hand: dict[Any, int], items: Sequence[Any], look: Callable[[Any], Any]
     ) -> list[tuple[Any, int, Any]]:
         """(future, place, result) of what is done though no worker says so, which Dask's messages may leave unsaid."""
-        self._miss_workers()
         told = [(future, place, look(items[place])) for future, place in in_hand.items()]
         untold = [each for each in told if each[2] is not None]
         if untold:

@@ -5,6 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nextlong.errors import UserError
+from nextlong.onnx_session import session_options
+
 _OPSET, _IR_VERSION = 17, 9
 
 
@@ -17,7 +20,7 @@ class DevicePooling:
 
     session: an ONNX Runtime session. output: name of its output [texts, tokens, d]. pooling: "mean" or "cls".
     dimensions: how many leading numbers are kept. normalises: whether vectors get length one. Raises
-    ModuleNotFoundError without the package onnx.
+    UserError without the package onnx: pooled elsewhere, the vectors of one worker would not be those of another.
     """
 
     def __init__(self, session: Any, output: str, pooling: str, dimensions: int, normalises: bool) -> None:
@@ -28,10 +31,7 @@ class DevicePooling:
         self._device = "cuda" if providers[0] == "CUDAExecutionProvider" else "cpu"
         kind = next(each.type for each in session.get_outputs() if each.name == output)
         model = _model(kind, pooling, dimensions, normalises)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # errors are raised besides
-        self._pool = onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
+        self._pool = onnxruntime.InferenceSession(model, session_options(1), providers=providers, enable_fallback=0)
 
     def __call__(self, feed: dict[str, NDArray[Any]], lengths: NDArray[np.int64], width: int) -> NDArray[np.float32]:
         """float32 [texts, dimensions] of what feeds the model; lengths [texts]: tokens of each, of width with padding.
@@ -54,7 +54,13 @@ class DevicePooling:
 
 def _model(kind: str, pooling: str, dimensions: int, normalises: bool) -> bytes:
     """An ONNX model of states [texts, tokens, d], of a type such as "tensor(float16)", and is_token [texts, tokens]."""
-    from onnx import TensorProto, helper, numpy_helper
+    try:
+        from onnx import TensorProto, helper, numpy_helper
+    except ModuleNotFoundError as error:
+        raise UserError(
+            "on CUDA vectors are pooled with the help of the package onnx, which is missing. "
+            "Run: pip install 'nextlong[gpu]'. Or set embedding.device to 'cpu'."
+        ) from error
 
     node = helper.make_node
     constants = {
@@ -85,10 +91,13 @@ def _model(kind: str, pooling: str, dimensions: int, normalises: bool) -> bytes:
         node("Slice", ["pooled", "begin", "end", "axis_1"], ["leading"]),
         *(lengths if normalises else [node("Identity", ["leading"], ["vectors"])]),
     ]
-    types = {"tensor(float)": TensorProto.FLOAT, "tensor(float16)": TensorProto.FLOAT16}
-    states = helper.make_tensor_value_info(
-        "states", types.get(kind, TensorProto.BFLOAT16), ["texts", "tokens", "numbers"]
-    )
+    types = {
+        "tensor(float)": TensorProto.FLOAT,
+        "tensor(float16)": TensorProto.FLOAT16,
+        "tensor(bfloat16)": TensorProto.BFLOAT16,
+        "tensor(double)": TensorProto.DOUBLE,
+    }
+    states = helper.make_tensor_value_info("states", types[kind], ["texts", "tokens", "numbers"])
     is_token = helper.make_tensor_value_info("is_token", TensorProto.BOOL, ["texts", "tokens"])
     vectors = helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["texts", dimensions])
     used = {name for each in nodes for name in each.input}

@@ -22,7 +22,7 @@ _TOKENIZED_TEXTS = 256  # at once: bounds the library's Encoding objects, about 
 # 4,096 up to 25 %. Rounding short texts up to multiples of 8, 16, 32, 64 costs 1, 6, 11, 22 %: so there are no steps.
 _CPU_CALL_TOKENS = 256
 _LENGTH_STEP = {"CPU": 1, "CUDA": 8}
-_POOLING_PROVIDERS = {"CUDA"}  # where a token-level output costs more to fetch than to pool; the host's sums are exact
+_POOLING_PROVIDERS = {"CUDA"}  # where a token-level output costs more to fetch than to pool
 
 
 class Embedded(NamedTuple):
@@ -64,7 +64,10 @@ class Embedder:
             )
         self.dimensions: int = options.dimensions or size
         self.max_tokens = self._facts.max_tokens
-        self._pooled_by_device, self._why_on_host = self._pool_on_device()
+        self._device_pooling: DevicePooling | None = None
+        if self._pooling is not None and self.provider in _POOLING_PROVIDERS:
+            how = (self._output, self._pooling, self.dimensions, self._facts.normalises)
+            self._device_pooling = DevicePooling(self._session, *how)
         fastest = _CPU_CALL_TOKENS * num_threads if self.provider == "CPU" else options.batch_tokens
         self._call_tokens = min(options.batch_tokens, fastest)
         if self.provider == "CPU" and scales_by_call(file):
@@ -80,10 +83,9 @@ class Embedder:
 
     def describe(self) -> str:
         """One line for a log."""
-        pooling = f"{self._pooling} pooling{self._why_on_host}" if self._pooling else "pools itself"
         return (
             f"{self._name} on {self.provider}{self._why_not_cuda}, {self.dimensions} {self._options.dtype} dimensions, "
-            f"at most {self.max_tokens:,} tokens, {pooling}, "
+            f"at most {self.max_tokens:,} tokens, {f'{self._pooling} pooling' if self._pooling else 'pools itself'}, "
             f"{'normalised' if self._facts.normalises else 'not normalised: it compares by dot product'}"
         )
 
@@ -129,8 +131,8 @@ class Embedder:
 
     def _vectors(self, token_ids: list[NDArray[np.int32]], width: int) -> NDArray[np.float32]:
         feed, lengths = self._feed(token_ids, width), [len(ids) for ids in token_ids]
-        if self._pooled_by_device is not None:
-            return self._pooled_by_device(feed, np.array(lengths), width)
+        if self._device_pooling is not None:
+            return self._device_pooling(feed, np.array(lengths), width)
         output = self._session.run([self._output], feed)[0]
         if self._pooling == "cls":
             output = output[:, 0]
@@ -140,16 +142,6 @@ class Embedder:
         if self._facts.normalises:
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return vectors
-
-    def _pool_on_device(self) -> tuple[DevicePooling | None, str]:
-        """How vectors are pooled where they were computed; a remark for the log on why they are not."""
-        if self._pooling is None or self.provider not in _POOLING_PROVIDERS:
-            return None, ""
-        how = (self._output, self._pooling, self.dimensions, self._facts.normalises)
-        try:
-            return DevicePooling(self._session, *how), ""
-        except ModuleNotFoundError:
-            return None, " on the host, for want of the package onnx: pip install 'nextlong[gpu]'"
 
     def _feed(self, token_ids: list[NDArray[np.int32]], width: int) -> dict[str, NDArray[Any]]:
         input_ids = np.full((len(token_ids), width), self._facts.padding_id, np.int64)

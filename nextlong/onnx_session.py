@@ -26,10 +26,7 @@ def open_session(file: Path, device: str, num_threads: int) -> tuple[Any, str, s
 def _new_session(file: Path, providers: list[str], num_threads: int) -> Any:
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # errors are raised besides
+    options = session_options(num_threads)
     onnxruntime.set_default_logger_severity(4)  # a provider that does not load prints through this one
     try:
         return onnxruntime.InferenceSession(str(file), options, providers=providers, enable_fallback=0)
@@ -39,6 +36,17 @@ def _new_session(file: Path, providers: list[str], num_threads: int) -> Any:
         raise UserError(f"ONNX Runtime {version} cannot load {file}: {reason}. {advice}.") from error
     finally:
         onnxruntime.set_default_logger_severity(2)
+
+
+def session_options(num_threads: int) -> Any:
+    """Of every session: threads of one call, and silence."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # errors are raised besides
+    return options
 
 
 def _cuda_problem() -> str | None:

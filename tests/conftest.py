@@ -4,8 +4,6 @@ import faulthandler
 import os
 import random
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from etl.recipe import Recipe
 from nextlong.config import Chunking, Embedding, Mining, Synthesis
 
 TARGET = 1024
-_SECONDS_TO_END = 90  # for what a session leaves to the end of its process
+_SECONDS_TO_END = 120  # for what a session leaves to the end of its process
 
 _TOPICS = {
     "cells": "cell membrane protein nucleus enzyme ribosome gene tissue mitochondria plasma receptor molecule",
@@ -48,19 +46,9 @@ def make_texts(num_documents: int, seed: int = 0) -> list[tuple[str, str]]:
     return documents
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(exitstatus: int) -> None:
-    """A process that does not end when its tests have ended says where it stands, and ends as they did."""
-    threading.Thread(target=_end, args=(exitstatus,), daemon=True).start()
-    faulthandler.dump_traceback_later(4 * _SECONDS_TO_END, exit=True, file=sys.__stderr__ or sys.stderr)
-
-
-def _end(status: int) -> None:
-    time.sleep(_SECONDS_TO_END)
-    screen = sys.__stderr__ or sys.stderr
-    print(f"the tests ended {_SECONDS_TO_END} seconds ago, but their process waits:", file=screen, flush=True)
-    faulthandler.dump_traceback(file=screen)
-    os._exit(status)
+def pytest_unconfigure() -> None:
+    """A process that does not end when its tests have ended says where it stands, and fails."""
+    faulthandler.dump_traceback_later(_SECONDS_TO_END, exit=True, file=sys.__stderr__ or sys.stderr)
 
 
 @pytest.fixture(autouse=True)

@@ -344,20 +344,16 @@ def test_what_a_device_pools_is_what_the_host_pools(
     monkeypatch.setattr(embedding, "_POOLING_PROVIDERS", {"CPU"})
     monkeypatch.setattr(embedding, "_CPU_CALL_TOKENS", 128)  # texts of several lengths share a call
     device = load(folder, **options)
-    assert device._pooled_by_device is not None
+    assert device._device_pooling is not None
     np.testing.assert_allclose(device.embed(texts).vectors, wanted.vectors, atol=1e-6)
 
 
-def test_without_onnx_the_host_pools_and_the_log_says_why(
-    make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pooling_on_a_device_wants_onnx(make_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_model()
-    wanted = load(folder).embed(TEXTS).vectors
     monkeypatch.setattr(embedding, "_POOLING_PROVIDERS", {"CPU"})
     monkeypatch.setitem(sys.modules, "onnx", None)
-    without = load(folder)
-    assert "mean pooling on the host, for want of the package onnx: pip install 'nextlong[gpu]'" in without.describe()
-    np.testing.assert_array_equal(without.embed(TEXTS).vectors, wanted)
+    with pytest.raises(UserError, match=r"the package onnx, which is missing. Run: pip install 'nextlong\[gpu\]'"):
+        load(folder)
 
 
 def test_a_half_precision_model_is_pooled_in_float32(make_model: MakeModel) -> None:
