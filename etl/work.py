@@ -8,8 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from etl.lock import LOCK_FILE, locked
-from etl.parts import MARKER, Part, discard, leftovers, read_json, share_file, write_json
+from etl.lock import LOCK_FILE, OWNER_FILE, locked
+from etl.parts import MARKER, Part, discard, leftovers, read_json, share_file, write_json, written_aside
 from nextlong.accounting import Account
 from nextlong.errors import UserError
 from nextlong.folders import inside, refuse_links_out
@@ -207,7 +207,7 @@ class Work:
         """
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"output {self.path} is a file. Give a folder that does not exist yet.")
-        if self.path.is_dir() and any(self.path.iterdir()) and not is_work_folder(self.path):
+        if self.path.is_dir() and not is_work_folder(self.path) and _holds_other_files(self.path):
             raise UserError(
                 f"output {self.path} holds other files, and is no work folder. Give a new or an empty folder."
             )
@@ -225,9 +225,10 @@ class Work:
                 f"output {self.path} cannot be written to ({error.strerror}). Give another folder with --output."
             ) from error
         with locked(self.path):
-            (self.path / RECIPE_FILE).write_text(recipe_yaml)
             for path in leftovers(self.path):
                 discard(path)
+            with written_aside(self.path / RECIPE_FILE) as aside:
+                aside.write_text(recipe_yaml)
 
     def start(self, stage: str) -> StageFolder:
         """Note in the stage's folder whose it is, before its first part is written."""
@@ -272,6 +273,12 @@ def _names(manifest: dict[str, Any]) -> Iterator[str]:
 def is_work_folder(path: Path) -> bool:
     """Whether a folder was made by a run."""
     return (path / RECIPE_FILE).is_file()
+
+
+def _holds_other_files(path: Path) -> bool:
+    """Whether there is more in a folder than what a run leaves there that has just begun, or was killed then."""
+    names = {found.name for found in path.iterdir()} - {LOCK_FILE, OWNER_FILE}
+    return any(not name.startswith(f"{RECIPE_FILE}.") for name in names)
 
 
 def _why_not(path: Path) -> str:

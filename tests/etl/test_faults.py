@@ -2,10 +2,7 @@
 
 import contextlib
 import os
-import signal
-import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,7 +20,6 @@ from etl.work import FOLDERS, RECIPE_FILE, STAGES, Work, clean
 from nextlong.errors import UserError
 from tests.etl.test_cli import nextlong
 from tests.etl.test_pipeline import data_files, run
-from tests.forked import NEXTLONG
 from tests.processes import Run, frozen
 
 MakeRecipe = Callable[..., Recipe]
@@ -101,21 +97,37 @@ def test_a_second_run_in_one_folder_is_refused_and_a_dead_one_is_no_obstacle(
 ) -> None:
     recipe_file = tmp_path / "recipe.yaml"
     recipe_file.write_text(resolved_yaml(make_recipe()))
-    first = subprocess.Popen([*NEXTLONG, "run", str(recipe_file), "--workers", "0"], stderr=subprocess.PIPE)
-    try:
-        _wait_for(tmp_path / "work" / "run.owner")
-        os.kill(first.pid, signal.SIGSTOP)  # holds the folder as long as we like
-        _wait_for(tmp_path / "work" / "run.owner")
+    first = Run(recipe_file, "--workers", 0)
+    first.until(lambda: first.has_begun, "the first stage")
+    with frozen(first.process.pid):
         for arguments in (["run", recipe_file, "--workers", 0], ["clean", tmp_path / "work"]):
             refused = nextlong(*arguments, status=2)
-            assert f"another run is at work in {tmp_path / 'work'}: process {first.pid} of " in refused.stderr
-    finally:
-        first.kill()
-        first.communicate()
+            assert f"another run is at work in {tmp_path / 'work'}: process {first.process.pid} of " in refused.stderr
+        first.process.kill()
+    first.process.wait()
     assert (tmp_path / "work" / "run.lock").exists()
     nextlong("run", recipe_file, "--workers", 0)
     assert data_files(Work.open(tmp_path / "work")) == undisturbed
     assert not (tmp_path / "work" / "run.owner").exists()
+
+
+@pytest.mark.parametrize("left", [["run.lock"], ["run.lock", "run.owner", f"{RECIPE_FILE}.0.tmp"]])
+def test_a_run_is_taken_up_that_was_killed_before_it_wrote_its_recipe(
+    make_recipe: MakeRecipe, tmp_path: Path, left: list[str]
+) -> None:
+    (tmp_path / "work").mkdir()
+    for name in left:
+        (tmp_path / "work" / name).touch()
+    work = pipeline.start(make_recipe()).work
+    assert sorted(path.name for path in work.path.iterdir()) == [RECIPE_FILE, "run.lock"]
+
+
+def test_a_second_run_is_refused_while_the_first_has_not_written_its_recipe(
+    make_recipe: MakeRecipe, tmp_path: Path
+) -> None:
+    (tmp_path / "work").mkdir()
+    with locked(tmp_path / "work"), pytest.raises(UserError, match=f"another run is at work .*: process {os.getpid()}"):
+        pipeline.start(make_recipe())
 
 
 def test_a_killed_worker_and_then_a_killed_command_leave_the_same_bytes(
@@ -209,10 +221,3 @@ def test_a_lock_is_free_after_its_block_and_after_an_error(tmp_path: Path) -> No
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
             fail()
-
-
-def _wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < deadline, path
-        time.sleep(0.005)
