@@ -49,7 +49,7 @@ def test_a_terminal_shows_stage_rate_and_time_left_under_a_client(two_workers: E
 def test_the_bar_moves_on_while_one_part_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("etl.progress._REFRESH_SECONDS", 0.05)
     with terminal() as shown:
-        Engine().map(_slow, [0], doing="train index", unit="part")
+        Engine().map(time.sleep, [1], doing="train index", unit="part")
         lines = shown().split("\r")
     assert sum(line.startswith("train index:   0%") for line in lines) > 2, lines
 
