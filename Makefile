@@ -2,21 +2,21 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMPS := .venv/stamps
-PACKAGES := nextlong etl training evaluation experiments benchmarks
 
 .PHONY: demo test test-runs test-others soak test-readers lint bench docs notebooks clean-venv
 
-# pip compiles what it installs on one core; that is half of its time.
+# Python compiles what is imported and keeps that: pip would compile everything, which is half of its time, and where
+# this is set every process of the tests would compile all that it imports.
+export PYTHONDONTWRITEBYTECODE :=
+
 define install
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[$(1)]'
-	$(BIN)/python -W ignore -m compileall -qq -j 0 .venv/lib || true
 endef
 
 demo: $(STAMPS)/demo
 	$(BIN)/nextlong demo
 
 test: $(STAMPS)/dev
-	@$(BIN)/python -m compileall -q -j 0 $(PACKAGES) tests  # else each of a thousand processes may do it again
 	@echo "tests of runs, all others, and linters run side by side; each is shown when it has ended"
 	+$(MAKE) --no-print-directory --jobs=3 --output-sync=target lint test-runs test-others
 
