@@ -7,10 +7,11 @@ environments with other projects' packages, which the first call sets up.
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from benchmarks.measure import DEMO_CORPUS, RATIOS_FILE, corpus_arguments
+
+_RATIOS = Path("build/ratios.jsonl")
 
 
 def main() -> int:
@@ -18,7 +19,7 @@ def main() -> int:
     parser = corpus_arguments(__doc__)
     parser.add_argument("--model", help="model folder (default: the offline model)")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="such as: chunk index")
-    parser.add_argument("--ratios", type=Path, help="keep them in this file, for: python -m benchmarks.guard --accept")
+    parser.add_argument("--ratios", type=Path, default=_RATIOS, help=f"file that they are written to ({_RATIOS})")
     options = parser.parse_args()
     if options.model is None:
         from etl.offline_model import offline_model
@@ -38,13 +39,16 @@ def main() -> int:
         "words": ["--corpus", options.corpus],
         "scale": [],
     }
-    with tempfile.TemporaryDirectory() as folder:
-        ratios = (options.ratios or Path(folder) / "ratios.jsonl").absolute()
-        ratios.write_text("")
-        failed = [name for name in options.only or benchmarks if not _run(name, benchmarks[name], ratios)]
-        if failed:
-            print(f"\nfailed: {', '.join(failed)}", flush=True)
-        is_held = options.corpus != DEMO_CORPUS or _run("guard", [ratios], ratios)
+    ratios = options.ratios.absolute()
+    ratios.parent.mkdir(parents=True, exist_ok=True)
+    ratios.write_text("")
+    failed = [name for name in options.only or benchmarks if not _run(name, benchmarks[name], ratios)]
+    if failed:
+        print(f"\nfailed: {', '.join(failed)}", flush=True)
+    if options.corpus != DEMO_CORPUS:
+        return int(bool(failed))
+    is_held = _run("guard", [ratios], ratios)
+    print(f"ratios: {options.ratios}; to put them on record: python -m benchmarks.guard {options.ratios} --accept")
     return int(bool(failed) or not is_held)
 
 
