@@ -123,7 +123,8 @@ def test_a_worker_with_another_package_version_is_refused(package: str, recipe_f
     path = os.pathsep.join([str(older), *filter(None, [os.environ.get("PYTHONPATH")])])
     with ByHand(tmp_path) as cluster:
         cluster.add_worker()
-        cluster.add_worker(env={"PYTHONPATH": path})
+        # the folder it is started in, where a checkout says which version it is, must not come first
+        cluster.add_worker(env={"PYTHONPATH": path, "PYTHONSAFEPATH": "1"})
         cluster.has_workers(2)
         screen = Run(recipe_file, "--scheduler", cluster.address).wait(2)
     assert f"cannot take part: it has {package} 0.0.1, and this process " in screen
